@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: BSD-2-Clause
+#
+# FAKEHYP_WITH_SANITIZER
+#
+# --with-sanitizer=LIST, a comma-separated list as in -fsanitize=LIST.  Sets
+# SANITIZER_CFLAGS and SANITIZER_LDFLAGS (empty without the option),
+# NO_UNDEFINED (clang leaves a sanitizer's symbols in a shared library to the
+# program) and with_sanitizer ("no" without it).  Stops when the compiler cannot link a
+# program with that list: thread, for one, excludes address.
+#
+# Undefined behaviour is made fatal, or a test that runs into it would pass.
+AC_DEFUN([FAKEHYP_WITH_SANITIZER], [
+    AC_ARG_WITH([sanitizer],
+        [AS_HELP_STRING([--with-sanitizer=LIST],
+            [compile with -fsanitize=LIST, such as "address,undefined" or "thread"])],
+        [], [with_sanitizer=no])
+    SANITIZER_CFLAGS=
+    SANITIZER_LDFLAGS=
+    NO_UNDEFINED=-Wl,--no-undefined
+    AS_CASE([$with_sanitizer],
+        [no], [],
+        [yes|''], [AC_MSG_ERROR([--with-sanitizer needs a list, such as --with-sanitizer=address,undefined])],
+        [SANITIZER_CFLAGS="-fsanitize=$with_sanitizer -fno-sanitize-recover=all -fno-omit-frame-pointer"
+         SANITIZER_LDFLAGS="-fsanitize=$with_sanitizer"
+         NO_UNDEFINED=
+         AC_MSG_CHECKING([whether $CC links with -fsanitize=$with_sanitizer])
+         fakehyp_save_CFLAGS=$CFLAGS
+         CFLAGS="$CFLAGS $SANITIZER_CFLAGS"
+         AC_LINK_IFELSE([AC_LANG_PROGRAM],
+             [AC_MSG_RESULT([yes])],
+             [AC_MSG_RESULT([no])
+              AC_MSG_ERROR([$CC cannot link with -fsanitize=$with_sanitizer; config.log tells why])])
+         CFLAGS=$fakehyp_save_CFLAGS])
+    AC_SUBST([SANITIZER_CFLAGS])
+    AC_SUBST([SANITIZER_LDFLAGS])
+    AC_SUBST([NO_UNDEFINED])
+])
