@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Loading vcpus and entering the guest. */
+#include "fakehyp/pkvm/internal.h"
+
+struct kvm_host_vcpu *hyp_host_vcpu(const struct hyp *hyp, const struct hyp_vcpu *vcpu)
+{
+    return hyp_virt(&hyp->mm, vcpu->host_vcpu);
+}
+
+void pkvm_vcpu_load(struct hyp *hyp, unsigned cpu, uint64_t handle, uint64_t idx)
+{
+    struct hyp_vm *vm = hyp_vm_find(hyp, handle);
+    struct hyp_vcpu *vcpu;
+
+    if (hyp->cpus[cpu].loaded || !vm || vm->is_dying || idx >= vm->nr_vcpus)
+        return;
+    vcpu = vm->vcpus[idx];
+    if (!vcpu || vcpu->loaded)
+        return;
+    vcpu->loaded = true;
+    hyp->cpus[cpu].loaded = vcpu;
+    ++*hyp_vm_refcount(hyp, vm);
+}
+
+void pkvm_vcpu_put(struct hyp *hyp, unsigned cpu)
+{
+    struct hyp_vcpu *vcpu = hyp->cpus[cpu].loaded;
+
+    if (!vcpu)
+        return;
+    hyp->cpus[cpu].loaded = NULL;
+    vcpu->loaded = false;
+    --*hyp_vm_refcount(hyp, vcpu->vm);
+}
+
+void hyp_vcpu_answer(struct hyp_vcpu *vcpu, int64_t result)
+{
+    vcpu->regs = (struct hyp_guest_regs){.x = {(uint64_t)result}};
+}
+
+/* The guest's call that made it exit is completed with what the host says now. */
+static void complete_call(struct hyp *hyp, struct hyp_vcpu *vcpu)
+{
+    uint64_t reply = HYP_READ_ONCE(hyp_host_vcpu(hyp, vcpu)->x[0]);
+    uint64_t ipa = vcpu->regs.x[1];
+
+    switch (vcpu->pending) {
+    case VCPU_PENDING_FORWARDED:
+        vcpu->regs.x[0] = reply;
+        break;
+    case VCPU_PENDING_CONSENT:
+        /* The checks run again: the host had the CPU in between. */
+        if (reply == 0 && pkvm_guest_unshare_host(hyp, vcpu->vm, ipa >> HYP_PAGE_SHIFT) == 0)
+            hyp_vcpu_answer(vcpu, SMCCC_RET_SUCCESS);
+        else
+            hyp_vcpu_answer(vcpu, SMCCC_RET_INVALID_PARAMETER);
+        break;
+    case VCPU_PENDING_NONE:
+        break;
+    }
+    vcpu->pending = VCPU_PENDING_NONE;
+}
+
+int pkvm_vcpu_run(struct hyp *hyp, unsigned cpu, uint64_t host_vcpu)
+{
+    struct hyp_vcpu *vcpu = hyp->cpus[cpu].loaded;
+
+    if (!vcpu || vcpu->host_vcpu != host_vcpu)
+        return -HYP_EINVAL;
+    complete_call(hyp, vcpu);
+    return 0;
+}
+
+const struct hyp_guest_regs *hyp_guest_regs(const struct hyp *hyp, unsigned cpu)
+{
+    const struct hyp_vcpu *vcpu = cpu < hyp->nr_cpus ? hyp->cpus[cpu].loaded : NULL;
+
+    return vcpu ? &vcpu->regs : NULL;
+}

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Read-only views for the MMU, reports and audits. */
+#include "fakehyp/pkvm/internal.h"
+
+static void fill_vttbr(const struct s2_pgtable *pgt, struct hyp_vttbr *out)
+{
+    *out = (struct hyp_vttbr){.pgd = pgt->pgd, .ipa_bits = pgt->ipa_bits, .vmid = pgt->vmid};
+}
+
+void hyp_host_vttbr(const struct hyp *hyp, struct hyp_vttbr *out)
+{
+    fill_vttbr(&hyp->host, out);
+}
+
+int hyp_vm_vttbr(const struct hyp *hyp, uint32_t handle, struct hyp_vttbr *out)
+{
+    const struct hyp_vm *vm = hyp_vm_find(hyp, handle);
+
+    if (!vm)
+        return -HYP_ENOENT;
+    fill_vttbr(&vm->pgt, out);
+    return 0;
+}
+
+uint32_t hyp_vmid_handle(const struct hyp *hyp, uint16_t vmid)
+{
+    uint32_t handle = HYP_HANDLE_OFFSET + vmid - 1u;
+
+    return vmid && hyp_vm_find(hyp, handle) ? handle : 0;
+}
+
+const char *hyp_page_state_name(enum hyp_page_state state)
+{
+    switch (state) {
+#define X(value, name)                                                                                                 \
+    case PKVM_PAGE_##name:                                                                                             \
+        return #name;
+        HYP_PAGE_STATE_MAP(X)
+#undef X
+    }
+    return "?";
+}
+
+int hyp_frame_info(const struct hyp *hyp, uint64_t pfn, struct hyp_frame_info *out)
+{
+    const struct hyp_page *page;
+
+    if (!hyp_has_page(&hyp->mm, pfn))
+        return -HYP_EINVAL;
+    page = hyp_page(hyp, pfn);
+    *out = (struct hyp_frame_info){.host = hyp_host_state(hyp, pfn),
+                                   .hyp = hyp_hyp_state(hyp, pfn),
+                                   .owner = HYP_OWNER_HOST,
+                                   .share_count = page->host_share_guest_count,
+                                   .host_pte = hyp_host_leaf(hyp, pfn)};
+    /* The same field counts a table's entries or a VM's loaded vcpus on EL2's own pages. */
+    if (out->hyp == PKVM_PAGE_SHARED_BORROWED)
+        out->pins = page->refcount;
+    if (out->host == PKVM_PAGE_SHARED_BORROWED)
+        out->owner = HYP_OWNER_GUEST;
+    if (out->host == PKVM_PAGE_NOPAGE)
+        out->owner = s2_annotation_owner(out->host_pte);
+    if (out->host == PKVM_PAGE_NOPAGE && out->owner == HYP_OWNER_GUEST) {
+        out->handle = s2_annotation_handle(out->host_pte);
+        out->gfn = s2_annotation_gfn(out->host_pte);
+    }
+    return 0;
+}
+
+int hyp_guest_leaf(const struct hyp *hyp, uint32_t handle, uint64_t gfn, struct hyp_guest_leaf *out)
+{
+    const struct hyp_vm *vm = hyp_vm_find(hyp, handle);
+    struct s2_walk walk;
+
+    if (!vm)
+        return -HYP_ENOENT;
+    if (!s2_gfn_range_ok(&vm->pgt, gfn, 1))
+        return -HYP_ERANGE;
+    s2_walk_leaf(&vm->pgt, hyp_pfn_to_phys(gfn), &walk);
+    *out = (struct hyp_guest_leaf){.state = s2_guest_state(walk.pte), .pte = walk.pte, .level = walk.level};
+    if (s2_pte_valid(walk.pte)) {
+        uint64_t offset = hyp_pfn_to_phys(gfn) & (s2_granule(walk.level) - 1);
+
+        out->pfn = ((walk.pte & S2_PTE_ADDR) + offset) >> HYP_PAGE_SHIFT;
+    }
+    return 0;
+}
