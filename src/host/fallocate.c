@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* fallocate(2) on a guest_memfd: allocation and hole punching (spec guest_memfd.md 2.3). */
+#include "src/host/internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+/*
+ * Takes the guest's page back, if a guest has it.  The order is hypervisor
+ * first, page cache second: a frame must never be free while a guest reaches it.
+ */
+static bool reclaimed(struct gmem *gmem, uint64_t index, uint64_t pfn)
+{
+    struct frame *f = frame_of(gmem->host, pfn);
+    uint64_t gfn;
+    if (!(f->flags & FRAME_GUEST))
+        return true;
+    struct vm *vm = gmem_binding(gmem, index, &gfn);
+    if (!vm || gmem->driver->reclaim_page(vm, gfn, pfn))
+        return false;
+    f->flags &= (uint16_t)~FRAME_GUEST;
+    host_trace(gmem->host, &(struct host_event){.kind = HOST_EV_reclaim,
+                                                .vm = vm->id,
+                                                .gmem = gmem->id,
+                                                .offset = index << HOST_PAGE_SHIFT,
+                                                .size = HOST_PAGE_SIZE,
+                                                .a0 = pfn,
+                                                .a1 = gfn});
+    return true;
+}
+
+/*
+ * kvm_gmem_punch_hole(): never fails because of references.  A pinned page
+ * leaves the file, the pinner keeps the frame.  A page that the hypervisor
+ * leaves with the guest loses its bytes and keeps its frame.
+ */
+static void punch_locked(struct gmem *gmem, uint64_t start, uint64_t end)
+{
+    const struct host_arch *arch = &gmem->host->arch;
+    uint64_t index, pfn, done = 0;
+
+    unmap_mapping_range(gmem, start, end);
+    sched_point("punch:unmapped");
+    for (uint64_t at = start; gmem_next_folio(gmem, at, end, &index, &pfn); at = index + 1) {
+        if (reclaimed(gmem, index, pfn)) {
+            cache_remove(gmem, index);
+            frame_of(gmem->host, pfn)->owner = 0;
+            frame_put(gmem->host, pfn, 1);
+        }
+        if (++done % RELAX_EVERY == 0)
+            sched_relax();
+    }
+    arch->discard(arch->ctx, gmem->file, start, end);
+}
+
+/* As kvm_gmem_allocate(), page after page: what was allocated before a failure stays. */
+static int allocate_shared(struct gmem *gmem, uint64_t start, uint64_t end)
+{
+    const struct host_arch *arch = &gmem->host->arch;
+    uint64_t pfn;
+    while (start < end) {
+        uint64_t past = end - start > RELAX_EVERY ? start + RELAX_EVERY : end, at = start;
+        int rc = 0;
+        while (at < past && !(rc = gmem_get_folio(gmem, at, &pfn)))
+            at++;
+        if (at > start) {
+            int allocated = arch->allocate(arch->ctx, gmem->file, start, at);
+            rc = rc ? rc : allocated;
+        }
+        if (rc)
+            return rc;
+        start = past;
+        if (start < end)
+            sched_relax();
+    }
+    return 0;
+}
+
+int gmem_fallocate(struct gmem *gmem, int mode, int64_t offset, int64_t length, struct caller *caller)
+{
+    /* vfs_fallocate() */
+    if (offset < 0 || length <= 0) {
+        caller_explain(caller, "offset %lld, length %lld: must not be negative, length not 0", (long long)offset,
+                       (long long)length);
+        return -EINVAL;
+    }
+    if (offset > INT64_MAX - length)
+        return -EFBIG;
+    /* kvm_gmem_fallocate() */
+    if (!(mode & FALLOC_FL_KEEP_SIZE) || mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)) {
+        caller_explain(caller, "mode 0x%x: guest_memfd knows KEEP_SIZE (1) and PUNCH_HOLE|KEEP_SIZE (3)",
+                       (unsigned)mode);
+        return -EOPNOTSUPP;
+    }
+    if ((offset | length) & (int64_t)(HOST_PAGE_SIZE - 1)) {
+        caller_explain(caller, "offset %lld, length %lld: must be multiples of 4096", (long long)offset,
+                       (long long)length);
+        return -EINVAL;
+    }
+    uint64_t start = (uint64_t)offset >> HOST_PAGE_SHIFT, end = start + ((uint64_t)length >> HOST_PAGE_SHIFT);
+    bool punch = mode & FALLOC_FL_PUNCH_HOLE;
+    int rc = 0;
+    if (punch) {
+        if (end > gmem->nr_pages)
+            end = gmem->nr_pages;
+        if (start < end) {
+            task_lock_exclusive(&gmem->invalidate_lock);
+            punch_locked(gmem, start, end);
+            task_unlock_exclusive(&gmem->invalidate_lock);
+        }
+    } else if (end > gmem->nr_pages) {
+        caller_explain(caller, "range ends at 0x%llx, the file at 0x%llx", (unsigned long long)end << HOST_PAGE_SHIFT,
+                       (unsigned long long)gmem->nr_pages << HOST_PAGE_SHIFT);
+        rc = -EINVAL;
+    } else {
+        task_lock_shared(&gmem->invalidate_lock);
+        rc = allocate_shared(gmem, start, end);
+        task_unlock_shared(&gmem->invalidate_lock);
+    }
+    host_trace(gmem->host, &(struct host_event){.kind = punch ? HOST_EV_punch : HOST_EV_allocate,
+                                                .vm = gmem->vm_id,
+                                                .gmem = gmem->id,
+                                                .offset = (uint64_t)offset,
+                                                .size = (uint64_t)length,
+                                                .rc = rc,
+                                                .pid = caller ? caller->pid : 0});
+    return rc;
+}

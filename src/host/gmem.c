@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* guest_memfd inodes: creation, lifetime, what is known of a page. */
+#include "src/host/internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct gmem *gmem_by_id(const struct host *host, uint32_t id)
+{
+    for (struct gmem *g = host->gmems; g; g = g->next)
+        if (g->id == id)
+            return g;
+    return NULL;
+}
+
+/* kvm_gmem_create(), spec guest_memfd.md 2.1. */
+int gmem_create(struct vm *vm, uint64_t size, uint64_t flags, struct gmem **out, struct caller *caller)
+{
+    struct host *host = vm->host;
+
+    if (flags & ~(GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED)) {
+        caller_explain(caller, "unknown guest_memfd flags 0x%llx: MMAP (1) and INIT_SHARED (2) exist",
+                       (unsigned long long)flags);
+        return -EINVAL;
+    }
+    if (!size || (int64_t)size < 0 || size & (HOST_PAGE_SIZE - 1)) {
+        caller_explain(caller, "size 0x%llx: must be a multiple of 4096, above 0 and below 2^63",
+                       (unsigned long long)size);
+        return -EINVAL;
+    }
+    struct gmem *g = calloc(1, sizeof(*g));
+    if (!g)
+        return -ENOMEM;
+    bool init_shared = flags & GUEST_MEMFD_FLAG_INIT_SHARED;
+    g->host = host;
+    g->nr_pages = size >> HOST_PAGE_SHIFT;
+    g->flags = flags;
+    g->vm_id = vm->id;
+    g->private_memory = vm->config.is_protected;
+    g->driver = vm->driver;
+    g->refs = 1;
+    cache_init(g);
+    int rc = rangemap_init(&g->attr, g->nr_pages, init_shared ? ATTR_SHARED : ATTR_PRIVATE);
+    if (!rc)
+        rc = rangemap_init(&g->last_conv, g->nr_pages, 0);
+    if (!rc) {
+        g->id = host->next_gmem++;
+        rc = host->arch.file_create(host->arch.ctx, g, init_shared, &g->file);
+        if (rc)
+            caller_explain(caller, "no file for %llu bytes of guest memory: %s", (unsigned long long)size,
+                           rc == -EMFILE ? "too many open files (raise RLIMIT_NOFILE of fakehypd)" : "out of memory");
+    }
+    if (rc) {
+        rangemap_destroy(&g->attr);
+        rangemap_destroy(&g->last_conv);
+        free(g);
+        return rc;
+    }
+    g->next = host->gmems;
+    if (g->next)
+        g->next->prev = g;
+    host->gmems = g;
+    host->nr_gmems++;
+    host_trace(host, &(struct host_event){
+                         .kind = HOST_EV_gmem_create, .vm = vm->id, .gmem = g->id, .size = size, .a0 = flags});
+    *out = g;
+    return 0;
+}
+
+void gmem_get(struct gmem *gmem)
+{
+    gmem->refs++;
+}
+
+/* kvm_gmem_release() and the inode's eviction: no memslot is left, so nothing here belongs to a guest. */
+static void gmem_destroy(struct gmem *g)
+{
+    struct host *host = g->host;
+    uint64_t index, pfn, freed = 0;
+
+    assert(!g->bindings);
+    for (struct pin *p = g->pins; p; p = p->next)
+        p->gmem = NULL;
+    for (uint64_t at = 0; gmem_next_folio(g, at, g->nr_pages, &index, &pfn); at = index + 1) {
+        struct frame *f = frame_of(host, pfn);
+        /* A page that the hypervisor never gave back stays lost: it must not be handed out again. */
+        if (f->flags & FRAME_GUEST)
+            continue;
+        f->owner = 0;
+        frame_put(host, pfn, 1);
+        freed++;
+    }
+    cache_destroy(g);
+    host->arch.file_destroy(host->arch.ctx, g->file);
+    rangemap_destroy(&g->attr);
+    rangemap_destroy(&g->last_conv);
+    if (g->prev)
+        g->prev->next = g->next;
+    else
+        host->gmems = g->next;
+    if (g->next)
+        g->next->prev = g->prev;
+    host->nr_gmems--;
+    host_trace(host, &(struct host_event){.kind = HOST_EV_gmem_release, .vm = g->vm_id, .gmem = g->id, .a1 = freed});
+    free(g);
+}
+
+void gmem_put(struct gmem *gmem)
+{
+    assert(gmem->refs);
+    if (--gmem->refs == 0)
+        gmem_destroy(gmem);
+}
+
+uint32_t gmem_id(const struct gmem *gmem)
+{
+    return gmem->id;
+}
+
+uint64_t gmem_pages(const struct gmem *gmem)
+{
+    return gmem->nr_pages;
+}
+
+uint64_t gmem_flags(const struct gmem *gmem)
+{
+    return gmem->flags;
+}
+
+void *gmem_file(const struct gmem *gmem)
+{
+    return gmem->file;
+}
+
+uint64_t gmem_vm_id(const struct gmem *gmem)
+{
+    return gmem->vm_id;
+}
+
+struct gmem_range gmem_attr_range(const struct gmem *gmem, uint64_t index)
+{
+    struct range r = rangemap_get(&gmem->attr, index);
+    return (struct gmem_range){r.start, r.end, r.value == ATTR_PRIVATE};
+}
+
+void gmem_stats(const struct gmem *gmem, struct gmem_stats *out)
+{
+    *out = (struct gmem_stats){.allocated = gmem->nr_cached, .ranges = gmem->attr.nr_ranges};
+    for (struct range r = rangemap_first(&gmem->attr, 0, gmem->nr_pages); r.start < gmem->nr_pages;
+         r = rangemap_next(&gmem->attr, r, gmem->nr_pages)) {
+        if (r.value == ATTR_PRIVATE)
+            out->private_pages += r.end - r.start;
+        else
+            out->shared_pages += r.end - r.start;
+    }
+}
+
+struct vm *gmem_binding(const struct gmem *gmem, uint64_t index, uint64_t *gfn)
+{
+    for (const struct memslot_link *l = gmem->bindings; l; l = l->next) {
+        const struct memslot *s = l->slot;
+        if (index >= s->index && index - s->index < s->nr_pages) {
+            *gfn = s->gfn + (index - s->index);
+            return l->vm;
+        }
+    }
+    return NULL;
+}
+
+static const char *kind_name(const struct pin *pin)
+{
+    static const char *const names[PIN_KIND_COUNT] = {"FOLL_GET", "FOLL_PIN", "FOLL_PIN|FOLL_LONGTERM"};
+    return pin->in_flight ? "fault in flight" : names[pin->kind];
+}
+
+unsigned gmem_holders(const struct gmem *gmem, uint64_t index, struct holder_info *out, unsigned max)
+{
+    uint64_t pfn = cache_lookup(gmem, index);
+    unsigned nr = 0;
+    for (const struct pin *p = gmem->pins; p; p = p->next) {
+        if (index < p->index || index - p->index >= p->nr)
+            continue;
+        /* A hole was punched since: what it holds is the page that was here before. */
+        if (gmem->host->frames.base + p->pfns[index - p->index] != pfn)
+            continue;
+        if (nr < max) {
+            struct holder_info *h = &out[nr];
+            *h = (struct holder_info){.index = index,
+                                      .count = p->kind == PIN_FOLL_GET ? 1 : FOLL_PIN_BIAS,
+                                      .pid = p->pid,
+                                      .since_ns = p->since_ns};
+            snprintf(h->what, sizeof(h->what), "%s", p->label);
+            snprintf(h->kind, sizeof(h->kind), "%s", kind_name(p));
+        }
+        nr++;
+    }
+    return nr;
+}
+
+void gmem_page_report(const struct gmem *gmem, uint64_t index, struct page_report *out)
+{
+    *out = (struct page_report){.private = gmem_is_private(gmem, index)};
+    out->pfn = cache_lookup(gmem, index);
+    out->allocated = out->pfn != 0;
+    if (out->allocated) {
+        const struct frame *f = frame_of(gmem->host, out->pfn);
+        out->refcount = f->refcount;
+        out->mapcount = f->mapcount;
+    }
+    uint64_t gfn;
+    out->vm = gmem_binding(gmem, index, &gfn);
+    if (out->vm)
+        out->gpa = gfn << HOST_PAGE_SHIFT;
+    uint64_t seq = rangemap_get(&gmem->last_conv, index).value;
+    const struct conversion *c = &gmem->host->history[seq % CONV_HISTORY];
+    if (seq && c->seq == seq) {
+        out->converted = true;
+        out->converted_private = c->to_private;
+        out->converted_seq = seq;
+        out->converted_ns = c->t_ns;
+        out->converted_pid = c->pid;
+        snprintf(out->converted_by, sizeof(out->converted_by), "%s", c->program);
+    }
+}

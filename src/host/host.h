@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * EL1: the part of the host kernel that manages guest private memory.
+ *
+ * This header is EL1's system-call surface (what the daemon calls for a
+ * client's message) and, as struct host_arch, what the machine under it
+ * offers.  EL1 reaches EL2 through host_arch.hvc only.
+ *
+ * Functions run inside a task (src/machine/sched.h) and may wait.  They
+ * return 0 or a negative errno; `struct caller` says on whose behalf they act
+ * and takes the explanation of a failure.
+ */
+#ifndef SRC_HOST_HOST_H
+#define SRC_HOST_HOST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define HOST_PAGE_SHIFT 12
+#define HOST_PAGE_SIZE UINT64_C(4096)
+
+struct host;
+struct vm;
+struct vcpu;
+struct gmem;
+struct pin;
+struct memslot;
+
+/* Who asks, and the words for what went wrong. */
+struct caller {
+    uint32_t pid, tid;
+    const char *program;
+    char message[320];
+};
+void caller_explain(struct caller *caller, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- trace events ------------------------------------------------------------------------------------------- */
+
+/* name, what offset/size/a0/a1/rc mean where it is not obvious */
+#define HOST_EVENT_MAP(X)                                                                                              \
+    X(vm_create, "a0 = handle")                                                                                        \
+    X(vm_destroy, "a0 = handle, a1 = pages reclaimed")                                                                 \
+    X(gmem_create, "size in bytes, a0 = flags")                                                                        \
+    X(gmem_release, "a1 = pages freed")                                                                                \
+    X(slot_set, "offset/size in the file, a0 = gpa, a1 = slot")                                                        \
+    X(convert, "a0 = attributes, a1 = error_offset on EAGAIN")                                                         \
+    X(busy, "a page that stopped a conversion; a0 = refcount, a1 = mapcount")                                          \
+    X(punch, "hole punched, rc")                                                                                       \
+    X(allocate, "fallocate without PUNCH_HOLE")                                                                        \
+    X(pin, "a0 = kind, a1 = pin id")                                                                                   \
+    X(unpin, "a1 = pin id")                                                                                            \
+    X(fault, "host user fault; rc = 0 or the errno that becomes SIGBUS")                                               \
+    X(guest_abort, "offset = gpa, a0 = is write, a1 = pfn when donated")                                               \
+    X(guest_call, "hypercall; a0 = function id, a1 = x1, rc = x0")                                                     \
+    X(exit, "KVM_RUN returned; a0 = exit reason, a1 = gpa")                                                            \
+    X(reclaim, "page taken back from a guest; a0 = pfn, a1 = gfn")                                                     \
+    X(hvc, "host hypercall that failed; a0 = number, a1 = first argument")                                             \
+    X(host_abort, "kernel access refused by stage 2; a0 = pfn")                                                        \
+    X(move, "bytes moved on the stage; a0 = 1 to the host, 0 from it, a1 = populated pages")                           \
+    X(stray, "host process touched private memory; a0 = address, a1 = PC")                                             \
+    X(stray_page, "bytes found where they must not be, dropped")                                                       \
+    X(guest_start, "a0 = pid")                                                                                         \
+    X(guest_end, "a0 = pid, rc = wait status")                                                                         \
+    X(late_agent, "a client's agent did not answer in time; a0 = pid")                                                 \
+    X(client, "a0 = pid, rc = 0 came, 1 went")
+
+enum host_event_kind {
+#define X(name, doc) HOST_EV_##name,
+    HOST_EVENT_MAP(X)
+#undef X
+        HOST_EV_COUNT
+};
+
+struct host_event {
+    enum host_event_kind kind;
+    uint64_t vm, gmem, offset, size, a0, a1;
+    int64_t rc;
+    uint32_t pid;
+    char note[48];
+};
+
+/* ---- what the machine offers to the kernel ------------------------------------------------------------------- */
+
+struct host_arch {
+    void *ctx;
+    uint64_t base_pfn, nr_pfns; /* RAM that is the host's at boot */
+
+    /* HVC from EL1: number, four arguments; x1, or -EOPNOTSUPP when EL2 did not dispatch it.  vcpu_run waits. */
+    int64_t (*hvc)(void *ctx, unsigned cpu, uint64_t number, const uint64_t args[4]);
+    /* The direct map of a RAM frame that is not guest memory. */
+    void *(*ram)(void *ctx, uint64_t pfn);
+
+    /* A guest_memfd's bytes.  Ranges in pages. */
+    int (*file_create)(void *ctx, struct gmem *gmem, bool init_shared, void **file);
+    void (*file_destroy)(void *ctx, void *file);
+    /*
+     * Before EL1 commits to a change of [start, end) to shared or private:
+     * whatever may fail is done now.  After 0 commit() follows.
+     */
+    int (*prepare)(void *ctx, void *file, uint64_t start, uint64_t end, bool to_shared, struct caller *caller);
+    /* EL1's tables for [start, end) changed: recompute and enforce what everybody reaches. */
+    void (*commit)(void *ctx, void *file, uint64_t start, uint64_t end);
+    /* The next run of pages in [start, end) that processes have populated; false when there is none. */
+    bool (*populated)(void *ctx, void *file, uint64_t start, uint64_t end, uint64_t *first, uint64_t *past);
+    int (*allocate)(void *ctx, void *file, uint64_t start, uint64_t end);
+    /* Drops the bytes of [start, end): reads as zero from now on. */
+    void (*discard)(void *ctx, void *file, uint64_t start, uint64_t end);
+    /* True when the host's stage 2 lets it at the page (whatever the attribute says). */
+    bool (*stage2_allows)(void *ctx, uint64_t pfn);
+
+    int (*slot_add)(void *ctx, struct vm *vm, const struct memslot *slot, struct caller *caller);
+    void (*slot_remove)(void *ctx, struct vm *vm, const struct memslot *slot);
+    /* A CPU that runs this vcpu's guest code during hvc(vcpu_run); -EBUSY when there is none left. */
+    int (*cpu_get)(void *ctx, struct vcpu *vcpu);
+    void (*cpu_put)(void *ctx, unsigned cpu);
+    void (*vcpu_free)(void *ctx, struct vcpu *vcpu);
+    /* Ends the guest of a VM: its vcpu_run returns as if the guest had switched itself off. */
+    void (*guest_stop)(void *ctx, struct vm *vm);
+
+    void (*trace)(void *ctx, const struct host_event *event);
+};
+
+/* ---- the host ------------------------------------------------------------------------------------------------- */
+
+/* NULL when out of memory.  arch is copied. */
+struct host *host_new(const struct host_arch *arch);
+/* Everything must have been destroyed before. */
+void host_free(struct host *host);
+
+struct host_counts {
+    size_t vms, gmems, pins;
+    uint64_t ram_frames, data_frames;
+    uint64_t top_pfn; /* no frame at or above it was ever used */
+};
+void host_counts(const struct host *host, struct host_counts *out);
+struct vm *host_vm_next(const struct host *host, const struct vm *after);
+struct gmem *host_gmem_next(const struct host *host, const struct gmem *after);
+
+/* ---- frames ----------------------------------------------------------------------------------------------------- */
+
+/* GUP_PIN_COUNTING_BIAS. */
+#define FOLL_PIN_BIAS 1024u
+
+/* The guest_memfd page that lives in a frame: false when the frame holds none. */
+bool host_frame_slot(const struct host *host, uint64_t pfn, struct gmem **gmem, uint64_t *index);
+
+/* ---- guest_memfd --------------------------------------------------------------------------------------------------
+ */
+
+#define GUEST_MEMFD_FLAG_MMAP (UINT64_C(1) << 0)
+#define GUEST_MEMFD_FLAG_INIT_SHARED (UINT64_C(1) << 1)
+#define KVM_MEMORY_ATTRIBUTE_PRIVATE (UINT64_C(1) << 3)
+
+/* KVM_CREATE_GUEST_MEMFD.  The caller gets one reference. */
+int gmem_create(struct vm *vm, uint64_t size, uint64_t flags, struct gmem **out, struct caller *caller);
+void gmem_get(struct gmem *gmem);
+/* The last reference frees the inode and its pages. */
+void gmem_put(struct gmem *gmem);
+
+uint32_t gmem_id(const struct gmem *gmem);
+uint64_t gmem_pages(const struct gmem *gmem);
+uint64_t gmem_flags(const struct gmem *gmem);
+void *gmem_file(const struct gmem *gmem); /* the machine's, from file_create */
+uint64_t gmem_vm_id(const struct gmem *gmem);
+
+struct gmem_range {
+    uint64_t start, end; /* pages */
+    bool private;
+};
+/* The attribute range that holds a page. */
+struct gmem_range gmem_attr_range(const struct gmem *gmem, uint64_t index);
+static inline bool gmem_is_private(const struct gmem *gmem, uint64_t index)
+{
+    return gmem_attr_range(gmem, index).private;
+}
+/* The next allocated page in [start, end): false when none. */
+bool gmem_next_folio(const struct gmem *gmem, uint64_t start, uint64_t end, uint64_t *index, uint64_t *pfn);
+
+struct gmem_stats {
+    uint64_t shared_pages, private_pages, allocated, ranges;
+};
+void gmem_stats(const struct gmem *gmem, struct gmem_stats *out);
+
+struct gmem_attributes2 {
+    uint64_t offset, size, attributes, flags;
+};
+
+struct holder_info {
+    char what[48];
+    char kind[32];
+    uint64_t index;
+    uint32_t count, pid;
+    uint64_t since_ns; /* stage time */
+};
+
+#define BUSY_MAX_HOLDERS 8
+struct gmem_busy {
+    bool error_offset_valid;
+    uint64_t error_offset;
+    unsigned nr_holders;
+    struct holder_info holders[BUSY_MAX_HOLDERS];
+};
+
+/* KVM_SET_MEMORY_ATTRIBUTES2, spec guest_memfd.md 1.3 and 3.2. */
+int gmem_set_attributes2(struct gmem *gmem, const struct gmem_attributes2 *attr, struct caller *caller,
+                         struct gmem_busy *busy);
+/* fallocate(2) on a guest_memfd: kvm_gmem_fallocate() behind vfs_fallocate()'s checks. */
+int gmem_fallocate(struct gmem *gmem, int mode, int64_t offset, int64_t length, struct caller *caller);
+/* Holders of one page; returns how many, fills up to max. */
+unsigned gmem_holders(const struct gmem *gmem, uint64_t index, struct holder_info *out, unsigned max);
+
+struct page_report {
+    bool private, allocated;
+    uint64_t pfn;
+    uint32_t refcount, mapcount;
+    struct vm *vm; /* bound here, or NULL */
+    uint64_t gpa;
+    bool converted; /* the fields below are set */
+    bool converted_private;
+    uint64_t converted_seq, converted_ns;
+    uint32_t converted_pid;
+    char converted_by[32];
+};
+void gmem_page_report(const struct gmem *gmem, uint64_t index, struct page_report *out);
+
+enum pin_kind { PIN_FOLL_GET = 0, PIN_FOLL_PIN = 1, PIN_FOLL_LONGTERM = 2, PIN_KIND_COUNT };
+int gmem_pin(struct gmem *gmem, uint64_t offset, uint64_t size, enum pin_kind kind, const char *label, struct pin **out,
+             struct caller *caller);
+void gmem_unpin(struct pin *pin);
+uint64_t pin_id(const struct pin *pin);
+
+/* ---- host processes whose page tables EL1 keeps (simulated stage) -------------------------------------------------
+ */
+
+struct mm;
+struct mm *mm_new(struct host *host, const char *name, uint32_t pid);
+void mm_free(struct mm *mm);
+/* mmap of [offset, offset + length) bytes; *va is the address.  -ENODEV, -EINVAL as kvm_gmem_mmap(). */
+int mm_map(struct mm *mm, struct gmem *gmem, uint64_t offset, uint64_t length, uint64_t *va, struct caller *caller);
+void mm_unmap(struct mm *mm, uint64_t va);
+/* Makes sure of a PTE for va: 0 with the frame, -EFAULT (SIGBUS), -ENOENT (no VMA: SIGSEGV). */
+int mm_fault(struct mm *mm, uint64_t va, bool write, uint64_t *pfn);
+bool mm_pte_present(const struct mm *mm, uint64_t va, uint64_t *pfn);
+
+/* ---- VMs ------------------------------------------------------------------------------------------------------------
+ */
+
+struct vm_config {
+    char name[32];
+    bool is_protected;
+    uint32_t unshare_mode; /* enum hyp_unshare_mode */
+    uint32_t ipa_bits;     /* 0: 40 */
+};
+
+int vm_create(struct host *host, const struct vm_config *config, struct vm **out, struct caller *caller);
+/* Stops the guest, waits for running vcpus, reclaims all memory, frees the VM.  -EBUSY leaves a VM that EL2 did not let
+ * go. */
+int vm_destroy(struct vm *vm, struct caller *caller);
+uint64_t vm_id(const struct vm *vm);
+uint32_t vm_handle(const struct vm *vm);
+const struct vm_config *vm_config(const struct vm *vm);
+unsigned vm_nr_vcpus(const struct vm *vm);
+struct vcpu *vm_vcpu(const struct vm *vm, unsigned index);
+/* The machine's guest behind this VM. */
+void vm_set_guest(struct vm *vm, void *guest);
+void *vm_guest(const struct vm *vm);
+
+struct memslot {
+    uint32_t slot;
+    uint64_t gfn, nr_pages;
+    struct gmem *gmem;
+    uint64_t index; /* first page in the file */
+    struct memslot *next;
+};
+/* KVM_SET_USER_MEMORY_REGION2; size 0 deletes. */
+int vm_set_memory_region(struct vm *vm, uint32_t slot, uint32_t flags, uint64_t gpa, uint64_t size, struct gmem *gmem,
+                         uint64_t offset, struct caller *caller);
+const struct memslot *vm_slots(const struct vm *vm);
+const struct memslot *vm_slot_at(const struct vm *vm, uint64_t gfn);
+
+int vcpu_create(struct vm *vm, unsigned index, struct vcpu **out, struct caller *caller);
+unsigned vcpu_index(const struct vcpu *vcpu);
+struct vm *vcpu_vm(const struct vcpu *vcpu);
+uint64_t vcpu_host_phys(const struct vcpu *vcpu);
+/* The machine's part of a vcpu, freed through host_arch.vcpu_free. */
+void vcpu_set_machine(struct vcpu *vcpu, void *machine);
+void *vcpu_machine(const struct vcpu *vcpu);
+
+#define KVM_EXIT_HYPERCALL 3
+#define KVM_EXIT_MMIO 6
+#define KVM_EXIT_SYSTEM_EVENT 24
+#define KVM_EXIT_MEMORY_FAULT 39
+#define KVM_MEMORY_EXIT_FLAG_PRIVATE (UINT64_C(1) << 3)
+#define KVM_SYSTEM_EVENT_SHUTDOWN 1
+#define KVM_SYSTEM_EVENT_CRASH 3
+/* Private to the machine and EL1: x2 of the PSCI_SYSTEM_OFF that stands for a guest that died; x1 is its wait status.
+ */
+#define GUEST_DIED UINT64_C(0x64656164)
+
+struct run_record {
+    uint32_t exit_reason;
+    bool is_write;
+    uint64_t flags, gpa, size; /* memory fault, mmio */
+    uint64_t nr, args[3], ret; /* hypercall; ret is in and out */
+    uint32_t event_type;
+    uint64_t event_data;
+};
+/* KVM_RUN: waits until the VMM is needed.  Errors as KVM_RUN: -EFAULT with exit_reason 39 or 0, -EBUSY, -EINTR... */
+int vcpu_run(struct vcpu *vcpu, struct run_record *run, struct caller *caller);
+
+/* A kernel access to a frame was refused by stage 2 and has no fixup: force reclaim.  0: retry the access; else the
+ * kernel would Oops. */
+int host_kernel_abort(struct host *host, uint64_t pfn);
+
+#endif

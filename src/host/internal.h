@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the files of EL1 share with each other. */
+#ifndef SRC_HOST_INTERNAL_H
+#define SRC_HOST_INTERNAL_H
+
+#include "fakehyp/hypercall.h"
+#include "src/host/host.h"
+#include "src/host/rangemap.h"
+#include "src/machine/sched.h"
+
+/* Long work lets others run after so many pages: about a millisecond. */
+#define RELAX_EVERY 4096u
+
+#define ATTR_SHARED 0u
+#define ATTR_PRIVATE 1u
+
+/*
+ * One frame of RAM, 16 bytes.
+ *
+ * refcount counts as the kernel's does for an order-0 folio: 1 for the page
+ * cache, 1 a FOLL_GET, 1024 a FOLL_PIN, 1 a PTE.  Invariant: refcount == 0 iff
+ * the frame is free.
+ */
+struct frame {
+    uint32_t refcount;
+    uint16_t mapcount;
+    uint16_t flags;
+    uint32_t owner; /* gmem id while in its page cache, 0 otherwise */
+    uint32_t index; /* page in that file; next free frame while free */
+};
+#define FRAME_GUEST 0x1 /* EL2 has it in a guest's stage 2: donated, or shared with an unprotected VM */
+
+#define RAM_MAX_ORDER 5
+
+struct frames {
+    struct frame *table;
+    uint64_t base, nr;
+    uint64_t bump;                     /* never used above this */
+    uint32_t free_head[RAM_MAX_ORDER]; /* index + 1 into table, by order */
+    uint64_t nr_ram, nr_data;
+};
+
+/* Page cache: file index -> pfn, in leaves of 512. */
+struct cache_leaf;
+RB_HEAD(cache_tree, cache_leaf);
+
+struct gmem_driver;
+
+struct gmem {
+    struct host *host;
+    uint32_t id;
+    uint64_t nr_pages, flags;
+    uint64_t vm_id;
+    bool private_memory; /* of the VM type: conversion exists */
+    const struct gmem_driver *driver;
+    unsigned refs;
+    /* invalidate_lock: exclusive for convert, punch, bind; shared for faults.  Also guards attr. */
+    struct task_lock invalidate_lock;
+    struct rangemap attr;      /* ATTR_SHARED / ATTR_PRIVATE, every offset at all times */
+    struct rangemap last_conv; /* sequence number of the last conversion, 0 none */
+    struct cache_tree cache;
+    uint64_t nr_cached;
+    struct memslot_link *bindings;
+    struct pin *pins;
+    void *file;
+    struct gmem *next, *prev;
+};
+
+/* One binding of a file by a memslot. */
+struct memslot_link {
+    struct vm *vm;
+    struct memslot *slot;
+    struct memslot_link *next;
+};
+
+struct pin {
+    struct host *host;
+    struct gmem *gmem; /* NULL once the inode is gone: pins do not hold it */
+    uint64_t id;
+    uint64_t index, nr;
+    enum pin_kind kind;
+    bool in_flight; /* a fault's own reference, not a user's */
+    char label[48];
+    uint32_t pid;
+    uint64_t task, since_ns;
+    struct pin *next, *prev; /* in gmem->pins */
+    uint32_t pfns[];         /* relative to frames.base */
+};
+
+#define CONV_HISTORY 4096
+struct conversion {
+    uint64_t seq, t_ns;
+    uint32_t pid;
+    bool to_private;
+    char program[32];
+};
+
+struct vm {
+    struct host *host;
+    uint64_t id;
+    struct vm_config config;
+    const struct gmem_driver *driver;
+    uint32_t handle;
+    bool el2_ready; /* init_vm done */
+    bool dying;
+    struct memslot *slots;
+    struct vcpu **vcpus;
+    unsigned nr_vcpus, nr_vcpus_alloc;
+    struct task_lock mmu_lock; /* what EL2 knows of the VM, and its stage 2, change one call at a time */
+    unsigned nr_inside;        /* calls on the VM that may wait: KVM_RUN, memslot changes */
+    struct waitq idle;         /* woken when nr_inside falls to 0 */
+    uint64_t host_vm_pfn;
+    uint64_t nr_poisoned;
+    void *guest;
+    struct vm *next, *prev;
+};
+
+struct vcpu {
+    struct vm *vm;
+    unsigned index;
+    uint64_t host_vcpu_pfn;
+    bool el2_ready;
+    bool running;
+    bool off; /* the guest switched itself off, or died: `last` is what run returns */
+    struct run_record last;
+    uint64_t pending_call; /* function id of an HVC exit that the next run completes, 0 none */
+    uint64_t pending_ipa;
+    void *machine;
+};
+
+struct host {
+    struct host_arch arch;
+    struct frames frames;
+    struct vm *vms;
+    struct gmem *gmems;
+    size_t nr_vms, nr_gmems, nr_pins;
+    uint64_t next_vm, next_pin, conv_seq;
+    uint32_t next_gmem;
+    struct conversion *history; /* ring of CONV_HISTORY */
+    struct mm *mms;
+};
+
+/*
+ * A hypervisor driver of the guest_memfd library: what differs between
+ * hypervisors.  pfn is a page of the file that `slot` binds.
+ */
+struct gmem_driver {
+    const char *name;
+    int (*vm_create)(struct vm *vm, struct caller *caller);
+    void (*vm_destroy_reserved)(struct vm *vm); /* a VM that never ran */
+    int (*vm_first_run)(struct vm *vm, struct caller *caller);
+    int (*teardown_begin)(struct vm *vm);
+    /* Back to the host, scrubbed as the hypervisor does: 0 or -errno, then the frame is lost. */
+    int (*teardown_page)(struct vm *vm, uint64_t gfn, uint64_t pfn);
+    int (*teardown_end)(struct vm *vm);
+    /* Gives the page to the guest at gfn. */
+    int (*guest_map)(struct vcpu *vcpu, unsigned cpu, uint64_t gfn, uint64_t pfn);
+    /* The guest faulted where EL1 believes a page to be: is its IPA dead? */
+    bool (*fault_is_poison)(struct vcpu *vcpu, unsigned cpu);
+    /*
+     * Takes one page back from a running guest (hole punch).  0: the host's
+     * again.  -EBUSY: the hypervisor leaves it with the guest; the frame stays.
+     */
+    int (*reclaim_page)(struct vm *vm, uint64_t gfn, uint64_t pfn);
+};
+extern const struct gmem_driver pkvm_driver;
+
+/* ---- frame.c ---- */
+int frames_init(struct frames *frames, uint64_t base, uint64_t nr);
+void frames_destroy(struct frames *frames);
+/* A host-kernel frame (tables, structures), order n: contiguous and aligned.  0 or -ENOMEM. */
+int ram_alloc(struct host *host, unsigned order, uint64_t *pfn);
+void ram_free(struct host *host, unsigned order, uint64_t pfn);
+int data_alloc(struct host *host, struct gmem *gmem, uint64_t index, uint64_t *pfn);
+struct frame *frame_of(const struct host *host, uint64_t pfn);
+/* Drops references of a data frame; frees it at 0. */
+void frame_put(struct host *host, uint64_t pfn, uint32_t refs);
+
+/* ---- filemap.c ---- */
+void cache_init(struct gmem *gmem);
+/* pfn, or 0 when the page is a hole. */
+uint64_t cache_lookup(const struct gmem *gmem, uint64_t index);
+/* -ENOMEM; the page must be a hole. */
+int cache_insert(struct gmem *gmem, uint64_t index, uint64_t pfn);
+void cache_remove(struct gmem *gmem, uint64_t index);
+void cache_destroy(struct gmem *gmem);
+/* The page's folio, allocated when it is a hole: kvm_gmem_get_folio(). */
+int gmem_get_folio(struct gmem *gmem, uint64_t index, uint64_t *pfn);
+/* Learns of pages that processes populated by touching them. */
+int gmem_adopt(struct gmem *gmem, uint64_t start, uint64_t end);
+
+/* ---- gmem.c ---- */
+struct gmem *gmem_by_id(const struct host *host, uint32_t id);
+/* The binding that covers index: gfn of the page in *gfn; NULL when unbound. */
+struct vm *gmem_binding(const struct gmem *gmem, uint64_t index, uint64_t *gfn);
+
+/* ---- gup.c ---- */
+/* A fault's reference between lookup and PTE: shows up as holder "fault in flight". */
+struct pin *fault_ref_get(struct gmem *gmem, uint64_t index, uint64_t pfn, const char *who, uint32_t pid);
+
+/* ---- mm.c ---- */
+/* unmap_mapping_pages(): drops every PTE of the range in every mm. */
+void unmap_mapping_range(struct gmem *gmem, uint64_t start, uint64_t end);
+
+/* ---- host.c ---- */
+void host_trace(struct host *host, const struct host_event *event);
+int64_t host_hvc(struct host *host, unsigned cpu, uint64_t number, uint64_t a0, uint64_t a1, uint64_t a2, uint64_t a3);
+
+#endif

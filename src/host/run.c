@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* KVM_RUN: the loop between guest and VMM, and the guest's stage-2 aborts. */
+#include "src/host/internal.h"
+
+#include <errno.h>
+
+/* What the loop does with an exit: go on, return 0 to the VMM, or return an errno. */
+enum { RUN_AGAIN = 1, RUN_EXIT = 0 };
+
+static struct kvm_host_vcpu *shared_page(const struct vcpu *vcpu)
+{
+    const struct host_arch *arch = &vcpu->vm->host->arch;
+    return arch->ram(arch->ctx, vcpu->host_vcpu_pfn);
+}
+
+static int map_page(struct vcpu *vcpu, unsigned cpu, const struct memslot *slot, uint64_t gfn, struct run_record *run,
+                    uint64_t *pfn)
+{
+    struct vm *vm = vcpu->vm;
+    struct gmem *gmem = slot->gmem;
+    uint64_t index = slot->index + (gfn - slot->gfn);
+
+    if (vm->config.is_protected && !gmem_is_private(gmem, index)) {
+        /* The guest of a protected VM accesses memory as private; the file says shared: the VMM must decide. */
+        run->exit_reason = KVM_EXIT_MEMORY_FAULT;
+        run->flags = KVM_MEMORY_EXIT_FLAG_PRIVATE;
+        run->gpa = gfn << HOST_PAGE_SHIFT;
+        run->size = HOST_PAGE_SIZE;
+        return -EFAULT;
+    }
+    *pfn = cache_lookup(gmem, index);
+    bool mapped = *pfn && frame_of(vm->host, *pfn)->flags & FRAME_GUEST;
+    if ((mapped || vm->nr_poisoned) && vm->driver->fault_is_poison(vcpu, cpu))
+        return -EFAULT;
+    if (mapped)
+        return RUN_AGAIN; /* another vCPU was faster */
+    int rc = gmem_get_folio(gmem, index, pfn);
+    if (rc)
+        return rc;
+    sched_point("abort:folio");
+    struct frame *f = frame_of(vm->host, *pfn);
+    task_lock_exclusive(&vm->mmu_lock);
+    if (!(f->flags & FRAME_GUEST)) {
+        rc = vm->driver->guest_map(vcpu, cpu, gfn, *pfn);
+        if (!rc)
+            f->flags |= FRAME_GUEST;
+    }
+    task_unlock_exclusive(&vm->mmu_lock);
+    return !rc || rc == -EAGAIN ? RUN_AGAIN : rc;
+}
+
+/* kvm_handle_guest_abort() and pkvm_mem_abort(). */
+static int handle_abort(struct vcpu *vcpu, unsigned cpu, struct run_record *run)
+{
+    struct vm *vm = vcpu->vm;
+    const struct kvm_host_vcpu *page = shared_page(vcpu);
+    uint64_t gpa = IPA_FROM_HPFAR(page->hpfar), gfn = gpa >> HOST_PAGE_SHIFT, pfn = 0;
+    bool write = page->esr & ESR_WNR;
+    const struct memslot *slot = vm_slot_at(vm, gfn);
+    int rc;
+
+    if (!slot) {
+        run->exit_reason = KVM_EXIT_MMIO;
+        run->gpa = gpa;
+        run->is_write = write;
+        rc = RUN_EXIT;
+    } else {
+        struct gmem *gmem = slot->gmem;
+        gmem_get(gmem);
+        task_lock_shared(&gmem->invalidate_lock);
+        rc = map_page(vcpu, cpu, slot, gfn, run, &pfn);
+        task_unlock_shared(&gmem->invalidate_lock);
+        gmem_put(gmem);
+    }
+    host_trace(vm->host, &(struct host_event){.kind = HOST_EV_guest_abort,
+                                              .vm = vm->id,
+                                              .gmem = slot ? slot->gmem->id : 0,
+                                              .offset = gpa,
+                                              .size = HOST_PAGE_SIZE,
+                                              .a0 = write,
+                                              .a1 = pfn,
+                                              .rc = rc == RUN_AGAIN ? 0 : rc});
+    return rc;
+}
+
+static void trace_call(const struct vcpu *vcpu, uint64_t nr, uint64_t ipa, int64_t x0)
+{
+    host_trace(vcpu->vm->host, &(struct host_event){.kind = HOST_EV_guest_call,
+                                                    .vm = vcpu->vm->id,
+                                                    .offset = ipa,
+                                                    .size = HOST_PAGE_SIZE,
+                                                    .a0 = nr,
+                                                    .a1 = ipa,
+                                                    .rc = x0});
+}
+
+static int handle_call(struct vcpu *vcpu, struct run_record *run)
+{
+    struct kvm_host_vcpu *page = shared_page(vcpu);
+
+    if (page->x[0] == PSCI_SYSTEM_OFF) {
+        bool died = page->x[2] == GUEST_DIED;
+        run->exit_reason = KVM_EXIT_SYSTEM_EVENT;
+        run->event_type = died ? KVM_SYSTEM_EVENT_CRASH : KVM_SYSTEM_EVENT_SHUTDOWN;
+        run->event_data = page->x[1];
+        vcpu->off = true;
+        vcpu->last = *run;
+        return RUN_EXIT;
+    }
+    run->exit_reason = KVM_EXIT_HYPERCALL;
+    run->nr = page->x[0];
+    for (unsigned i = 0; i < 3; i++)
+        run->args[i] = page->x[i + 1];
+    run->ret = (uint64_t)SMCCC_RET_NOT_SUPPORTED;
+    vcpu->pending_call = run->nr;
+    vcpu->pending_ipa = run->args[0];
+    /* What EL2 has carried out already; the exit only tells. */
+    if (run->nr == SMCCC_MEM_SHARE ||
+        (run->nr == SMCCC_MEM_UNSHARE && vcpu->vm->config.unshare_mode == HYP_UNSHARE_UNILATERAL))
+        trace_call(vcpu, run->nr, run->args[0], SMCCC_RET_SUCCESS);
+    return RUN_EXIT;
+}
+
+/*
+ * The answer to an HVC exit.  Whether a MEM_UNSHARE may go through is not the
+ * VMM's word to give: the host consents iff the page really became private,
+ * which it does only after the reference check.
+ */
+static void complete_call(struct vcpu *vcpu, const struct run_record *run)
+{
+    struct kvm_host_vcpu *page = shared_page(vcpu);
+    struct vm *vm = vcpu->vm;
+
+    if (!vcpu->pending_call)
+        return;
+    page->x[0] = run->ret;
+    if (vcpu->pending_call == SMCCC_MEM_UNSHARE) {
+        uint64_t gfn = vcpu->pending_ipa >> HOST_PAGE_SHIFT;
+        const struct memslot *slot = vm_slot_at(vm, gfn);
+        bool consent = slot && gmem_is_private(slot->gmem, slot->index + (gfn - slot->gfn));
+        page->x[0] = consent ? (uint64_t)SMCCC_RET_SUCCESS : (uint64_t)SMCCC_RET_INVALID_PARAMETER;
+        if (vm->config.unshare_mode == HYP_UNSHARE_CONSENT)
+            trace_call(vcpu, vcpu->pending_call, vcpu->pending_ipa, (int64_t)page->x[0]);
+    }
+    vcpu->pending_call = 0;
+}
+
+static int run_loop(struct vcpu *vcpu, unsigned cpu, struct run_record *run)
+{
+    struct vm *vm = vcpu->vm;
+    for (;;) {
+        int64_t code = host_hvc(vm->host, cpu, HVC_vcpu_run, vcpu_host_phys(vcpu), 0, 0, 0);
+        if (code < 0)
+            return (int)code;
+        uint64_t ec = ESR_EC(shared_page(vcpu)->esr);
+        int rc = ec == ESR_EC_HVC64 ? handle_call(vcpu, run) : handle_abort(vcpu, cpu, run);
+        if (rc != RUN_AGAIN)
+            return rc;
+    }
+}
+
+int vcpu_run(struct vcpu *vcpu, struct run_record *run, struct caller *caller)
+{
+    struct vm *vm = vcpu->vm;
+    struct host *host = vm->host;
+    uint64_t ret = run->ret;
+
+    if (vm->dying) {
+        caller_explain(caller, "the VM is being destroyed");
+        return -EIO;
+    }
+    if (vcpu->running) {
+        caller_explain(caller, "vCPU %u is running in another thread", vcpu->index);
+        return -EBUSY;
+    }
+    if (vcpu->off) {
+        *run = vcpu->last;
+        return 0;
+    }
+    *run = (struct run_record){.ret = ret};
+    vcpu->running = true;
+    vm->nr_inside++;
+    int cpu = -1;
+    task_lock_exclusive(&vm->mmu_lock);
+    int rc = vm->driver->vm_first_run(vm, caller);
+    task_unlock_exclusive(&vm->mmu_lock);
+    if (!rc) {
+        cpu = host->arch.cpu_get(host->arch.ctx, vcpu);
+        rc = cpu < 0 ? cpu : 0;
+    }
+    if (!rc) {
+        complete_call(vcpu, run);
+        run->ret = 0;
+        host_hvc(host, (unsigned)cpu, HVC_vcpu_load, vm->handle, vcpu->index, 0, 0);
+        rc = run_loop(vcpu, (unsigned)cpu, run);
+        host_hvc(host, (unsigned)cpu, HVC_vcpu_put, 0, 0, 0, 0);
+        host->arch.cpu_put(host->arch.ctx, (unsigned)cpu);
+        host_trace(host, &(struct host_event){
+                             .kind = HOST_EV_exit, .vm = vm->id, .a0 = run->exit_reason, .a1 = run->gpa, .rc = rc});
+    }
+    vcpu->running = false;
+    if (--vm->nr_inside == 0)
+        sched_wake_all(&vm->idle);
+    return rc;
+}

@@ -1,0 +1,433 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* VMs, memslots, vCPUs: creation and teardown. */
+#include "src/host/internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_VCPUS 64u
+/* A guest that was told to end has this long before teardown gives up. */
+#define STOP_TIMEOUT_NS UINT64_C(5000000000)
+
+int vm_create(struct host *host, const struct vm_config *config, struct vm **out, struct caller *caller)
+{
+    struct vm *vm = calloc(1, sizeof(*vm));
+    if (!vm)
+        return -ENOMEM;
+    vm->host = host;
+    vm->config = *config;
+    if (!vm->config.ipa_bits)
+        vm->config.ipa_bits = 40;
+    vm->driver = &pkvm_driver;
+    int rc = 0;
+    if (vm->config.ipa_bits < 32 || vm->config.ipa_bits > 40 || vm->config.unshare_mode > HYP_UNSHARE_UNILATERAL) {
+        caller_explain(caller, "ipa_bits %u: 32..40; unshare_mode %u: 0 consent, 1 unilateral", vm->config.ipa_bits,
+                       vm->config.unshare_mode);
+        rc = -EINVAL;
+    }
+    vm->id = host->next_vm++; /* before the wait for EL2 */
+    if (!rc)
+        rc = vm->driver->vm_create(vm, caller);
+    if (rc) {
+        free(vm);
+        return rc;
+    }
+    vm->next = host->vms;
+    if (vm->next)
+        vm->next->prev = vm;
+    host->vms = vm;
+    host->nr_vms++;
+    host_trace(host, &(struct host_event){.kind = HOST_EV_vm_create, .vm = vm->id, .a0 = vm->handle});
+    *out = vm;
+    return 0;
+}
+
+static void unlink_slot(struct vm *vm, struct memslot *slot)
+{
+    struct gmem *gmem = slot->gmem;
+    for (struct memslot_link **at = &gmem->bindings; *at; at = &(*at)->next) {
+        if ((*at)->slot != slot)
+            continue;
+        struct memslot_link *link = *at;
+        *at = link->next;
+        free(link);
+        break;
+    }
+    for (struct memslot **at = &vm->slots; *at; at = &(*at)->next) {
+        if (*at != slot)
+            continue;
+        *at = slot->next;
+        break;
+    }
+    free(slot);
+    gmem_put(gmem);
+}
+
+/* pkvm_destroy_hyp_vm(): every page that the guest has comes back before EL2 forgets the VM. */
+static uint64_t reclaim_all(struct vm *vm)
+{
+    uint64_t done = 0, lost = 0;
+    for (struct memslot *s = vm->slots; s; s = s->next) {
+        uint64_t index, pfn, end = s->index + s->nr_pages;
+        /* A conversion of another client may be moving these very bytes. */
+        task_lock_exclusive(&s->gmem->invalidate_lock);
+        for (uint64_t at = s->index; gmem_next_folio(s->gmem, at, end, &index, &pfn); at = index + 1) {
+            struct frame *f = frame_of(vm->host, pfn);
+            if (!(f->flags & FRAME_GUEST))
+                continue;
+            if (vm->driver->teardown_page(vm, s->gfn + (index - s->index), pfn)) {
+                lost++;
+                continue;
+            }
+            f->flags &= (uint16_t)~FRAME_GUEST;
+            if (++done % 256 == 0)
+                sched_relax();
+        }
+        task_unlock_exclusive(&s->gmem->invalidate_lock);
+    }
+    if (lost)
+        host_trace(vm->host, &(struct host_event){.kind = HOST_EV_reclaim,
+                                                  .vm = vm->id,
+                                                  .a1 = lost,
+                                                  .rc = -EPERM,
+                                                  .note = "pages that EL2 did not give back"});
+    return done;
+}
+
+int vm_destroy(struct vm *vm, struct caller *caller)
+{
+    struct host *host = vm->host;
+    uint64_t reclaimed = 0;
+
+    if (vm->dying)
+        return -EBUSY;
+    vm->dying = true;
+    host->arch.guest_stop(host->arch.ctx, vm);
+    uint64_t deadline = sched_now() + STOP_TIMEOUT_NS;
+    while (vm->nr_inside && sched_now() < deadline)
+        sched_wait_uncancelled(&vm->idle, deadline - sched_now());
+    if (vm->nr_inside) {
+        caller_explain(caller, "a vCPU of VM %llu does not return", (unsigned long long)vm->id);
+        vm->dying = false;
+        return -EBUSY;
+    }
+    if (vm->el2_ready) {
+        int rc = vm->driver->teardown_begin(vm);
+        if (!rc) {
+            reclaimed = reclaim_all(vm);
+            rc = vm->driver->teardown_end(vm);
+        }
+        if (rc) {
+            caller_explain(caller, "EL2 did not let VM %llu go (errno %d)", (unsigned long long)vm->id, -rc);
+            vm->dying = false;
+            return -EBUSY;
+        }
+    } else {
+        vm->driver->vm_destroy_reserved(vm);
+    }
+    while (vm->slots) {
+        struct memslot *slot = vm->slots;
+        struct gmem *gmem = slot->gmem;
+        gmem_get(gmem);
+        task_lock_exclusive(&gmem->invalidate_lock);
+        host->arch.slot_remove(host->arch.ctx, vm, slot);
+        /* Pages that came back are the host's again: where the attribute says shared it may reach them. */
+        uint64_t start = slot->index, end = slot->index + slot->nr_pages;
+        unlink_slot(vm, slot);
+        host->arch.commit(host->arch.ctx, gmem->file, start, end);
+        task_unlock_exclusive(&gmem->invalidate_lock);
+        gmem_put(gmem);
+    }
+    host_trace(host, &(struct host_event){.kind = HOST_EV_vm_destroy, .vm = vm->id, .a0 = vm->handle, .a1 = reclaimed});
+    for (unsigned i = 0; i < vm->nr_vcpus; i++) {
+        host->arch.vcpu_free(host->arch.ctx, vm->vcpus[i]);
+        free(vm->vcpus[i]);
+    }
+    free(vm->vcpus);
+    if (vm->prev)
+        vm->prev->next = vm->next;
+    else
+        host->vms = vm->next;
+    if (vm->next)
+        vm->next->prev = vm->prev;
+    host->nr_vms--;
+    free(vm);
+    return 0;
+}
+
+uint64_t vm_id(const struct vm *vm)
+{
+    return vm->id;
+}
+
+uint32_t vm_handle(const struct vm *vm)
+{
+    return vm->handle;
+}
+
+const struct vm_config *vm_config(const struct vm *vm)
+{
+    return &vm->config;
+}
+
+unsigned vm_nr_vcpus(const struct vm *vm)
+{
+    return vm->nr_vcpus;
+}
+
+struct vcpu *vm_vcpu(const struct vm *vm, unsigned index)
+{
+    return index < vm->nr_vcpus_alloc ? vm->vcpus[index] : NULL;
+}
+
+void vm_set_guest(struct vm *vm, void *guest)
+{
+    vm->guest = guest;
+}
+
+void *vm_guest(const struct vm *vm)
+{
+    return vm->guest;
+}
+
+const struct memslot *vm_slots(const struct vm *vm)
+{
+    return vm->slots;
+}
+
+const struct memslot *vm_slot_at(const struct vm *vm, uint64_t gfn)
+{
+    for (const struct memslot *s = vm->slots; s; s = s->next)
+        if (gfn >= s->gfn && gfn - s->gfn < s->nr_pages)
+            return s;
+    return NULL;
+}
+
+static bool overlap(uint64_t a, uint64_t na, uint64_t b, uint64_t nb)
+{
+    return a < b + nb && b < a + na;
+}
+
+static struct memslot *find_slot(const struct vm *vm, uint32_t slot_nr)
+{
+    struct memslot *slot = vm->slots;
+    while (slot && slot->slot != slot_nr)
+        slot = slot->next;
+    return slot;
+}
+
+static int delete_region(struct vm *vm, uint32_t slot_nr, struct caller *caller)
+{
+    struct memslot *slot = find_slot(vm, slot_nr);
+    int rc = 0;
+    if (!slot) {
+        caller_explain(caller, "slot %u does not exist", slot_nr);
+        return -EINVAL;
+    }
+    struct gmem *gmem = slot->gmem;
+    gmem_get(gmem);
+    task_lock_exclusive(&gmem->invalidate_lock);
+    /* Somebody else may have deleted it while this waited for the lock. */
+    slot = find_slot(vm, slot_nr);
+    if (!slot || slot->gmem != gmem) {
+        caller_explain(caller, "slot %u was deleted meanwhile", slot_nr);
+        rc = -EINVAL;
+    } else if (vm->el2_ready) {
+        /* A protected VM's slots are fixed once it ran: what is donated could not come back (mmu.c). */
+        caller_explain(caller, "slot %u: memslots are fixed after the first run of the VM", slot_nr);
+        rc = -EPERM;
+    } else {
+        vm->host->arch.slot_remove(vm->host->arch.ctx, vm, slot);
+        unlink_slot(vm, slot);
+    }
+    task_unlock_exclusive(&gmem->invalidate_lock);
+    gmem_put(gmem);
+    return rc;
+}
+
+/* What does not change while the call waits for the file's lock. */
+static int check_arguments(const struct vm *vm, uint64_t gpa, uint64_t size, const struct gmem *gmem, uint64_t offset,
+                           struct caller *caller)
+{
+    if ((gpa | size | offset) & (HOST_PAGE_SIZE - 1)) {
+        caller_explain(caller, "gpa, size and offset must be multiples of 4096");
+        return -EINVAL;
+    }
+    uint64_t limit = UINT64_C(1) << vm->config.ipa_bits;
+    if (gpa >= limit || size > limit - gpa) {
+        caller_explain(caller, "slot ends beyond the %u-bit IPA space", vm->config.ipa_bits);
+        return -EINVAL;
+    }
+    if (!gmem || gmem->vm_id != vm->id) {
+        caller_explain(caller, "the guest_memfd belongs to another VM");
+        return -EINVAL;
+    }
+    uint64_t bytes = gmem->nr_pages << HOST_PAGE_SHIFT;
+    if (offset > bytes || size > bytes - offset) {
+        caller_explain(caller, "range [0x%llx, +0x%llx) beyond the file's end (0x%llx)", (unsigned long long)offset,
+                       (unsigned long long)size, (unsigned long long)bytes);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+/* And what may: under the lock, and without a wait before the slot is linked. */
+static int check_overlap(const struct vm *vm, uint32_t slot_nr, uint64_t gpa, uint64_t size, const struct gmem *gmem,
+                         uint64_t offset, struct caller *caller)
+{
+    if (find_slot(vm, slot_nr)) {
+        caller_explain(caller, "slot %u exists: a guest_memfd slot cannot be changed, delete it first", slot_nr);
+        return -EINVAL;
+    }
+    uint64_t gfn = gpa >> HOST_PAGE_SHIFT, nr = size >> HOST_PAGE_SHIFT, index = offset >> HOST_PAGE_SHIFT;
+    for (const struct memslot *s = vm->slots; s; s = s->next) {
+        if (overlap(s->gfn, s->nr_pages, gfn, nr)) {
+            caller_explain(caller, "overlaps slot %u in the IPA space", s->slot);
+            return -EEXIST;
+        }
+    }
+    for (const struct memslot_link *l = gmem->bindings; l; l = l->next) {
+        if (overlap(l->slot->index, l->slot->nr_pages, index, nr)) {
+            caller_explain(caller, "slot %u binds part of this range of the file already", l->slot->slot);
+            return -EEXIST;
+        }
+    }
+    return 0;
+}
+
+static int add_region(struct vm *vm, uint32_t slot_nr, uint64_t gpa, uint64_t size, struct gmem *gmem, uint64_t offset,
+                      struct caller *caller)
+{
+    struct host *host = vm->host;
+    int rc = check_arguments(vm, gpa, size, gmem, offset, caller);
+    if (rc)
+        return rc;
+    struct memslot_link *link = calloc(1, sizeof(*link));
+    struct memslot *slot = calloc(1, sizeof(*slot));
+    if (!link || !slot) {
+        free(link);
+        free(slot);
+        return -ENOMEM;
+    }
+    *slot = (struct memslot){.slot = slot_nr,
+                             .gfn = gpa >> HOST_PAGE_SHIFT,
+                             .nr_pages = size >> HOST_PAGE_SHIFT,
+                             .gmem = gmem,
+                             .index = offset >> HOST_PAGE_SHIFT};
+    gmem_get(gmem); /* the slot's reference */
+    task_lock_exclusive(&gmem->invalidate_lock);
+    rc = check_overlap(vm, slot_nr, gpa, size, gmem, offset, caller);
+    if (rc) {
+        task_unlock_exclusive(&gmem->invalidate_lock);
+        gmem_put(gmem);
+        free(link);
+        free(slot);
+        return rc;
+    }
+    slot->next = vm->slots;
+    vm->slots = slot;
+    link->vm = vm;
+    link->slot = slot;
+    link->next = gmem->bindings;
+    gmem->bindings = link;
+    rc = host->arch.slot_add(host->arch.ctx, vm, slot, caller);
+    if (rc)
+        unlink_slot(vm, slot);
+    task_unlock_exclusive(&gmem->invalidate_lock);
+    host_trace(host, &(struct host_event){.kind = HOST_EV_slot_set,
+                                          .vm = vm->id,
+                                          .gmem = gmem->id,
+                                          .offset = offset,
+                                          .size = size,
+                                          .a0 = gpa,
+                                          .a1 = slot_nr,
+                                          .rc = rc,
+                                          .pid = caller ? caller->pid : 0});
+    return rc;
+}
+
+int vm_set_memory_region(struct vm *vm, uint32_t slot_nr, uint32_t flags, uint64_t gpa, uint64_t size,
+                         struct gmem *gmem, uint64_t offset, struct caller *caller)
+{
+    if (vm->dying) {
+        caller_explain(caller, "the VM is being destroyed");
+        return -EIO;
+    }
+    if (flags) {
+        caller_explain(caller, "flags 0x%x: neither READONLY nor dirty logging goes with guest_memfd", flags);
+        return -EINVAL;
+    }
+    /* The VM must outlive the wait for the file's lock. */
+    vm->nr_inside++;
+    int rc = size ? add_region(vm, slot_nr, gpa, size, gmem, offset, caller) : delete_region(vm, slot_nr, caller);
+    if (--vm->nr_inside == 0)
+        sched_wake_all(&vm->idle);
+    return rc;
+}
+
+int vcpu_create(struct vm *vm, unsigned index, struct vcpu **out, struct caller *caller)
+{
+    struct host *host = vm->host;
+    if (index >= MAX_VCPUS || index > vm->nr_vcpus) {
+        caller_explain(caller, "vCPU index %u: indexes are given without a gap, at most %u", index, MAX_VCPUS - 1);
+        return -EINVAL;
+    }
+    if (index < vm->nr_vcpus) {
+        caller_explain(caller, "vCPU %u exists", index);
+        return -EEXIST;
+    }
+    if (vm->el2_ready || vm->guest) {
+        caller_explain(caller, "vCPUs are created before the guest starts");
+        return -EBUSY;
+    }
+    if (index >= vm->nr_vcpus_alloc) {
+        struct vcpu **grown = realloc(vm->vcpus, (index + 1) * sizeof(*grown));
+        if (!grown)
+            return -ENOMEM;
+        grown[index] = NULL;
+        vm->vcpus = grown;
+        vm->nr_vcpus_alloc = index + 1;
+    }
+    struct vcpu *vcpu = calloc(1, sizeof(*vcpu));
+    if (!vcpu)
+        return -ENOMEM;
+    int rc = ram_alloc(host, 0, &vcpu->host_vcpu_pfn);
+    if (rc) {
+        free(vcpu);
+        return rc;
+    }
+    memset(host->arch.ram(host->arch.ctx, vcpu->host_vcpu_pfn), 0, HOST_PAGE_SIZE);
+    vcpu->vm = vm;
+    vcpu->index = index;
+    vm->vcpus[index] = vcpu;
+    vm->nr_vcpus++;
+    *out = vcpu;
+    return 0;
+}
+
+unsigned vcpu_index(const struct vcpu *vcpu)
+{
+    return vcpu->index;
+}
+
+struct vm *vcpu_vm(const struct vcpu *vcpu)
+{
+    return vcpu->vm;
+}
+
+uint64_t vcpu_host_phys(const struct vcpu *vcpu)
+{
+    return vcpu->host_vcpu_pfn << HOST_PAGE_SHIFT;
+}
+
+void vcpu_set_machine(struct vcpu *vcpu, void *machine)
+{
+    vcpu->machine = machine;
+}
+
+void *vcpu_machine(const struct vcpu *vcpu)
+{
+    return vcpu->machine;
+}
