@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Every table against every other. */
+#include "src/machine/internal.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+
+struct audit {
+    struct machine *m;
+    void (*report)(void *ctx, const char *text);
+    void *ctx;
+    unsigned problems;
+    uint64_t pages;
+};
+
+static void problem(struct audit *a, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void problem(struct audit *a, const char *format, ...)
+{
+    char text[300];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    a->problems++;
+    a->report(a->ctx, text);
+}
+
+static void el2_report(void *ctx, const char *text)
+{
+    struct audit *a = ctx;
+    problem(a, "EL2: %s", text);
+}
+
+/* A folio's reference count is what its known holders add up to (background.md, I6). */
+static void check_folio(struct audit *a, const struct gmem *g, uint64_t index)
+{
+    struct page_report page;
+    struct holder_info holders[64];
+    gmem_page_report(g, index, &page);
+    unsigned nr = gmem_holders(g, index, holders, 64);
+    uint64_t expected = 1 + page.mapcount;
+    for (unsigned i = 0; i < nr && i < 64; i++)
+        expected += holders[i].count;
+    if (nr <= 64 && page.refcount != expected)
+        problem(a, "guest_memfd %u page 0x%" PRIx64 ": refcount %u, its holders add up to %" PRIu64, gmem_id(g), index,
+                page.refcount, expected);
+}
+
+/* Where the bytes are is where effective access says; folios are counted right. */
+static void check_file(struct audit *a, struct mfile_state *f)
+{
+    const struct gmem *g = f->file.gmem;
+    uint64_t index, pfn;
+
+    if (f->lock.writer)
+        return; /* in transition: nothing is promised */
+    for (uint64_t at = 0; at < f->file.nr_pages;) {
+        struct gmem_range attr = gmem_attr_range(g, at), side = mmu_side(&f->file, at);
+        uint64_t past = attr.end < side.end ? attr.end : side.end;
+        if (attr.private && !side.private)
+            problem(a,
+                    "guest_memfd %u pages [0x%" PRIx64 ", 0x%" PRIx64
+                    ") are private, their bytes within the host's reach",
+                    gmem_id(g), at, past);
+        if (!attr.private && side.private) {
+            /* Legal only where stage 2 refuses the host, page by page. */
+            for (uint64_t i = at; i < past; i++)
+                if (mmu_host_reaches(&f->file, i)) {
+                    problem(
+                        a, "guest_memfd %u page 0x%" PRIx64 " is shared and allowed by stage 2, its bytes out of reach",
+                        gmem_id(g), i);
+                    break;
+                }
+        }
+        at = past;
+    }
+    for (uint64_t at = 0; gmem_next_folio(g, at, f->file.nr_pages, &index, &pfn); at = index + 1) {
+        a->pages++;
+        struct gmem *owner;
+        uint64_t back;
+        if (!host_frame_slot(a->m->host, pfn, &owner, &back) || owner != g || back != index)
+            problem(a, "guest_memfd %u page 0x%" PRIx64 ": frame 0x%" PRIx64 " does not know it", gmem_id(g), index,
+                    pfn);
+        if (!gmem_is_private(g, index) && !mmu_side(&f->file, index).private && !mmu_host_reaches(&f->file, index))
+            problem(a, "guest_memfd %u page 0x%" PRIx64 ": stage 2 refuses the host, its bytes within its reach",
+                    gmem_id(g), index);
+        check_folio(a, g, index);
+    }
+}
+
+unsigned machine_audit(struct machine *m, void (*report)(void *ctx, const char *text), void *ctx,
+                       uint64_t *pages_checked)
+{
+    struct audit a = {.m = m, .report = report, .ctx = ctx};
+    if (m->panicked)
+        problem(&a, "%s", m->panic_text);
+    else
+        hyp_check(m->hyp, el2_report, &a);
+    for (struct mfile_state *f = m->files; f; f = f->next)
+        check_file(&a, f);
+    if (pages_checked)
+        *pages_checked = a.pages;
+    return a.problems;
+}
+
+uint64_t machine_el2_pages(const struct machine *m)
+{
+    uint64_t nr = 0, base = m->ram_base >> 12;
+    struct host_counts counts;
+    host_counts(m->host, &counts);
+    for (uint64_t pfn = base; pfn < counts.top_pfn; pfn++)
+        if ((m->vmemmap[pfn - base].hyp_state_comp ^ 3) == PKVM_PAGE_OWNED)
+            nr++;
+    return nr;
+}

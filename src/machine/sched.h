@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Schedule points, waits and task locks: a leaf interface that EL1 may include.
+ *
+ * Model code is straight-line C that runs in a task (a stackful coroutine of
+ * the machine).  Only one task runs at a time and it runs until it waits, so
+ * data needs no lock between two waits; a task_lock protects what must hold
+ * across them.  All of this must be called from inside a task.
+ */
+#ifndef SRC_MACHINE_SCHED_H
+#define SRC_MACHINE_SCHED_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct task;
+
+/* Zero-initialised is empty. */
+struct waitq {
+    struct task *head, *tail;
+};
+
+#define SCHED_FOREVER UINT64_MAX
+
+/* Marks a race window.  In simulation a scenario may stop the task here; on the live stage it costs a load. */
+void sched_point(const char *label);
+
+/*
+ * Sleeps until the queue is woken, at most timeout_ns of stage time.
+ * 0 woken, -ETIMEDOUT, -ECANCELED when the task was cancelled (its client went away).
+ */
+int sched_wait(struct waitq *queue, uint64_t timeout_ns);
+/* The same for work that must see its answer even when its client went away: never -ECANCELED. */
+int sched_wait_uncancelled(struct waitq *queue, uint64_t timeout_ns);
+void sched_wake_all(struct waitq *queue);
+void sched_wake_one(struct waitq *queue);
+
+/* Lets other tasks and the event loop run: long work calls this about every millisecond. */
+void sched_relax(void);
+
+/* Stage time in nanoseconds: CLOCK_MONOTONIC on the live stage, virtual in simulation. */
+uint64_t sched_now(void);
+
+/* Number of the running task, for reports; 0 outside any task. */
+uint64_t sched_task_id(void);
+
+/* Readers-writer lock, writers first.  Not recursive.  Waiting for it cannot be cancelled. */
+struct task_lock {
+    struct waitq waiters;
+    unsigned readers;
+    unsigned waiting_writers;
+    bool writer;
+};
+void task_lock_shared(struct task_lock *lock);
+void task_unlock_shared(struct task_lock *lock);
+void task_lock_exclusive(struct task_lock *lock);
+void task_unlock_exclusive(struct task_lock *lock);
+
+#endif

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The simulated stage: processes, guests and bytes in memory of this process.
+ *
+ * Deterministic: tasks, virtual time, no system call.  The machine is created
+ * with sim_stage_ops and a struct sim as stage_ctx.
+ */
+#ifndef SRC_MACHINE_SIM_H
+#define SRC_MACHINE_SIM_H
+
+#include "src/machine/machine.h"
+
+struct sim;
+
+extern const struct stage_ops sim_stage_ops;
+
+struct sim *sim_new(void);
+/* After machine_new(). */
+void sim_attach(struct sim *sim, struct machine *machine);
+void sim_free(struct sim *sim);
+
+/* How an access ended. */
+enum sim_access {
+    SIM_OK = 0,
+    SIM_SIGBUS = 1,  /* stage 1: private, or past the end */
+    SIM_SIGSEGV = 2, /* no VMA, or stage 2 refused (pKVM injects) */
+};
+
+/* (task) Loads and stores of a host process, within one page. */
+enum sim_access sim_host_read(struct sim *sim, struct mm *mm, uint64_t va, void *buf, size_t length);
+enum sim_access sim_host_write(struct sim *sim, struct mm *mm, uint64_t va, const void *buf, size_t length);
+/* (task) A kernel load through the direct map: 0, or -errno when the kernel would Oops. */
+int sim_kernel_load(struct sim *sim, uint64_t pfn, void *buf, size_t length);
+
+/* Gives the VM a guest whose vcpus do what the functions below ask; vcpu_run() executes it. */
+int sim_guest_start(struct sim *sim, struct vm *vm);
+/* (task) Wait until the guest instruction has been executed.  0, or -ESRCH when the guest ended. */
+int sim_guest_read(struct vcpu *vcpu, uint64_t gpa, void *buf, size_t length);
+int sim_guest_write(struct vcpu *vcpu, uint64_t gpa, const void *buf, size_t length);
+int sim_guest_hvc(struct vcpu *vcpu, const uint64_t x[4], int64_t *x0);
+
+#endif
