@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The direct map: EL1's own mapping of the shared files.
+ *
+ * Registered like a host process's view, so a load from a private page really
+ * faults: no window has to be opened or closed, and no VMA is spent on a
+ * scattered page.
+ */
+#include "src/live/internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <linux/userfaultfd.h>
+
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+
+static sigjmp_buf guard;
+static volatile sig_atomic_t guarded;
+
+static void on_fault(int sig)
+{
+    if (guarded)
+        siglongjmp(guard, 1);
+    /* Not ours: the default action at the next execution of the instruction. */
+    signal(sig, SIG_DFL);
+}
+
+int direct_map_open(struct live *live)
+{
+    struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MISSING_SHMEM};
+    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+    if (fd < 0)
+        return -errno;
+    if (ioctl(fd, UFFDIO_API, &api)) {
+        int rc = -errno;
+        close(fd);
+        return rc;
+    }
+    live->direct_map_uffd = fd;
+    return 0;
+}
+
+static int map(struct live_file *f)
+{
+    struct live *live = f->live;
+    size_t bytes = f->mfile->nr_pages * PAGE;
+    int rc;
+    if (f->direct_map)
+        return 0;
+    char *p = mmap(NULL, bytes, PROT_NONE, MAP_SHARED | MAP_NORESERVE, f->shared_fd, 0);
+    if (p == MAP_FAILED)
+        return -errno;
+    struct uffdio_register reg = {.range = {.start = (uint64_t)(uintptr_t)p, .len = bytes},
+                                  .mode = UFFDIO_REGISTER_MODE_MISSING};
+    if (madvise(p, bytes, MADV_NOHUGEPAGE) || ioctl(live->direct_map_uffd, UFFDIO_REGISTER, &reg) ||
+        mprotect(p, bytes, PROT_READ | PROT_WRITE)) {
+        rc = -errno;
+        munmap(p, bytes);
+        return rc;
+    }
+    f->direct_map = p;
+    return 0;
+}
+
+int direct_map_touch(struct live_file *f, uint64_t start, uint64_t end)
+{
+    int rc = map(f);
+    if (!rc && madvise(f->direct_map + start * PAGE, (end - start) * PAGE, MADV_POPULATE_READ))
+        rc = -errno;
+    return rc;
+}
+
+int live_direct_map_load(struct live *live, struct gmem *gmem, uint64_t offset, void *buf, size_t length)
+{
+    struct live_file *f = machine_file(gmem)->stage;
+    struct sigaction action = {.sa_handler = on_fault, .sa_flags = SA_NODEFER}, old_bus, old_segv;
+    volatile int rc = 0;
+
+    (void)live;
+    if (offset / PAGE >= f->mfile->nr_pages || length > f->mfile->nr_pages * PAGE - offset)
+        return -EINVAL;
+    if ((rc = map(f)))
+        return rc;
+    /* EL1 knows which shared pages have no bytes yet; the hardware would show it a zero page. */
+    for (uint64_t at = offset / PAGE; at <= (offset + length - 1) / PAGE; at++)
+        if (!mmu_side(f->mfile, at).private && (rc = fd_allocate(f->shared_fd, at, at + 1)))
+            return rc;
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGBUS, &action, &old_bus);
+    sigaction(SIGSEGV, &action, &old_segv);
+    if (sigsetjmp(guard, 1)) {
+        rc = -EFAULT;
+    } else {
+        guarded = 1;
+        memcpy(buf, f->direct_map + offset, length);
+    }
+    guarded = 0;
+    sigaction(SIGBUS, &old_bus, NULL);
+    sigaction(SIGSEGV, &old_segv, NULL);
+    return rc;
+}
+
+int live_kernel_load(struct live *live, uint64_t pfn, void *buf, size_t length)
+{
+    struct host *host = machine_host(live->machine);
+
+    for (;;) {
+        struct gmem *gmem;
+        uint64_t index;
+        if (!host_frame_slot(host, pfn, &gmem, &index) || length > PAGE)
+            return -EINVAL;
+        int rc = live_direct_map_load(live, gmem, index * PAGE, buf, length);
+        if (rc != -EFAULT)
+            return rc;
+        if (machine_host_abort(live->machine, pfn, false)) {
+            /* Stage 2 has nothing against it: the page is private by attribute only, and still the host's. */
+            return live_read(live, machine_file(gmem), false, index * PAGE, buf, length);
+        }
+        rc = host_kernel_abort(host, pfn);
+        if (rc)
+            return rc;
+    }
+}

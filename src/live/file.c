@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The two files behind a guest_memfd. */
+#include "src/live/internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/*
+ * Sealed at once: a process that could add F_SEAL_WRITE would stop every later
+ * punch, one that could shrink would take bytes away.
+ */
+static int file_open(const char *name, uint64_t bytes)
+{
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -errno;
+    if (ftruncate(fd, (off_t)bytes) || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)) {
+        int rc = -errno;
+        close(fd);
+        return rc;
+    }
+    return fd;
+}
+
+bool fd_data(int fd, uint64_t start, uint64_t end, uint64_t *first, uint64_t *past)
+{
+    off_t data = lseek(fd, (off_t)(start * PAGE), SEEK_DATA);
+    if (data < 0 || (uint64_t)data >= end * PAGE)
+        return false;
+    off_t hole = lseek(fd, data, SEEK_HOLE);
+    *first = (uint64_t)data / PAGE;
+    *past = hole < 0 ? *first + 1 : ((uint64_t)hole + PAGE - 1) / PAGE;
+    if (*past > end)
+        *past = end;
+    /* Punched between the two calls: still a page to look at. */
+    if (*past <= *first)
+        *past = *first + 1;
+    return true;
+}
+
+int fd_allocate(int fd, uint64_t start, uint64_t end)
+{
+    while (fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)(start * PAGE), (off_t)((end - start) * PAGE)))
+        if (errno != EINTR)
+            return errno == ENOSPC ? -ENOMEM : -errno;
+    return 0;
+}
+
+void fd_punch(struct live *live, int fd, uint64_t start, uint64_t end)
+{
+    while (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(start * PAGE),
+                     (off_t)((end - start) * PAGE))) {
+        if (errno == EINTR)
+            continue;
+        /* Nothing seals or shrinks these files: the kernel has no reason to refuse. */
+        live_log(live, 0, "punching pages [0x%llx, 0x%llx): %s", (unsigned long long)start, (unsigned long long)end,
+                 strerror(errno));
+        return;
+    }
+}
+
+int live_file_create(void *ctx, struct mfile *mfile, bool in_host)
+{
+    struct live *live = ctx;
+    struct live_file *f = calloc(1, sizeof(*f));
+    char name[64];
+    struct stat st;
+    int rc;
+
+    if (!f)
+        return -ENOMEM;
+    uint64_t bytes = mfile->nr_pages * PAGE;
+    bool open = in_host && mfile->nr_pages >= OPEN_MIN_PAGES;
+    f->live = live;
+    f->mfile = mfile;
+    f->private_fd = -1;
+    snprintf(name, sizeof(name), "guest_memfd:%u", mfile->id);
+    f->shared_fd = rc = file_open(name, bytes);
+    if (rc >= 0) {
+        snprintf(name, sizeof(name), "guest_memfd:%u:private", mfile->id);
+        f->private_fd = rc = file_open(name, bytes);
+    }
+    if (rc >= 0)
+        rc = fstat(f->shared_fd, &st) ? -errno : 0;
+    if (!rc)
+        rc = rangemap_init(&f->open, mfile->nr_pages, open ? VIEW_OPEN : VIEW_CLOSED);
+    if (!rc && in_host && !open)
+        rc = fd_allocate(f->shared_fd, 0, mfile->nr_pages);
+    if (rc < 0) {
+        if (f->shared_fd >= 0)
+            close(f->shared_fd);
+        if (f->private_fd >= 0)
+            close(f->private_fd);
+        rangemap_destroy(&f->open);
+        free(f);
+        return rc;
+    }
+    f->dev = st.st_dev;
+    f->ino = st.st_ino;
+    f->next = live->files;
+    if (f->next)
+        f->next->prev = f;
+    live->files = f;
+    mfile->stage = f;
+    return 0;
+}
+
+void live_file_destroy(void *ctx, struct mfile *mfile)
+{
+    struct live *live = ctx;
+    struct live_file *f = mfile->stage;
+
+    assert(!f->transitions);
+    if (f->direct_map)
+        munmap(f->direct_map, mfile->nr_pages * PAGE);
+    /* Descriptors of the shared file may live on in clients; the memory need not. */
+    fd_punch(live, f->shared_fd, 0, mfile->nr_pages);
+    close(f->shared_fd);
+    close(f->private_fd);
+    rangemap_destroy(&f->open);
+    if (f->prev)
+        f->prev->next = f->next;
+    else
+        live->files = f->next;
+    if (f->next)
+        f->next->prev = f->prev;
+    free(f);
+}
+
+static int side_fd(const struct live_file *f, bool in_host)
+{
+    return in_host ? f->shared_fd : f->private_fd;
+}
+
+bool live_populated(void *ctx, struct mfile *mfile, bool in_host, uint64_t start, uint64_t end, uint64_t *first,
+                    uint64_t *past)
+{
+    (void)ctx;
+    return fd_data(side_fd(mfile->stage, in_host), start, end, first, past);
+}
+
+int live_allocate(void *ctx, struct mfile *mfile, bool in_host, uint64_t start, uint64_t end)
+{
+    (void)ctx;
+    const struct live_file *f = mfile->stage;
+    /* On the guest's side pages come with the guest's first touch; fallocate() there would buy nothing. */
+    return in_host ? fd_allocate(f->shared_fd, start, end) : 0;
+}
+
+void live_discard(void *ctx, struct mfile *mfile, bool in_host, uint64_t start, uint64_t end)
+{
+    struct live *live = ctx;
+    struct live_file *f = mfile->stage;
+
+    fd_punch(live, side_fd(f, in_host), start, end);
+    if (!in_host)
+        return;
+    /* Where views are registered a hole would answer SIGBUS, and this memory is shared. */
+    for (struct range r = rangemap_first(&f->open, start, end); r.start < end; r = rangemap_next(&f->open, r, end)) {
+        int rc = r.value == VIEW_CLOSED ? fd_allocate(f->shared_fd, r.start, r.end) : 0;
+        if (rc)
+            live_log(live, 0, "no memory to keep punched shared pages reachable: accesses will answer SIGBUS");
+    }
+}
+
+int live_read(void *ctx, struct mfile *mfile, bool in_host, uint64_t offset, void *buf, size_t length)
+{
+    (void)ctx;
+    ssize_t n = pread(side_fd(mfile->stage, in_host), buf, length, (off_t)offset);
+    return n == (ssize_t)length ? 0 : n < 0 ? -errno : -EIO;
+}
+
+int live_write(void *ctx, struct mfile *mfile, bool in_host, uint64_t offset, const void *buf, size_t length)
+{
+    (void)ctx;
+    ssize_t n = pwrite(side_fd(mfile->stage, in_host), buf, length, (off_t)offset);
+    return n == (ssize_t)length ? 0 : n < 0 ? -errno : -EIO;
+}
+
+int live_file_fd(const struct gmem *gmem)
+{
+    const struct live_file *f = machine_file(gmem)->stage;
+    return f->shared_fd;
+}
+
+struct gmem *live_file_of_fd(struct live *live, int fd)
+{
+    struct stat st;
+    if (fstat(fd, &st))
+        return NULL;
+    for (struct live_file *f = live->files; f; f = f->next)
+        if (f->dev == st.st_dev && f->ino == st.st_ino)
+            return f->mfile->gmem;
+    return NULL;
+}

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Views: where host processes have a guest_memfd mapped.
+ *
+ * Registration is the signal, not the secret: a process that never registers
+ * reads zeros where another gets SIGBUS.  Only the process's own agent
+ * registers; the daemon never reaches into an address space.
+ */
+#include "src/live/internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_RANGES 64u
+
+static bool overlaps(const struct view *v, const struct live_file *f, uint64_t start, uint64_t end)
+{
+    return v->file == f && v->index < end && start < v->index + v->nr;
+}
+
+static int tell(struct live *live, void *peer, const struct live_file *f, const struct range *ranges, unsigned nr,
+                bool refuse, uint64_t timeout_ns, char *message, size_t size)
+{
+    Fakehyp__Request request = FAKEHYP__REQUEST__INIT;
+    Fakehyp__AgentRegister body = FAKEHYP__AGENT_REGISTER__INIT;
+    Fakehyp__Range wire[MAX_RANGES];
+    Fakehyp__Range *list[MAX_RANGES];
+
+    for (unsigned i = 0; i < nr; i++) {
+        wire[i] = (Fakehyp__Range)FAKEHYP__RANGE__INIT;
+        wire[i].offset = ranges[i].start * PAGE;
+        wire[i].length = (ranges[i].end - ranges[i].start) * PAGE;
+        list[i] = &wire[i];
+    }
+    body.gmem = f->mfile->id;
+    body.refuse = refuse;
+    body.n_range = nr;
+    body.range = list;
+    request.body_case = FAKEHYP__REQUEST__BODY_AGENT_REGISTER;
+    request.agent_register = &body;
+    return live->io.call(live->io.ctx, peer, &request, NULL, 0, timeout_ns, message, size);
+}
+
+static struct view *next_to_tell(struct live_file *f, uint64_t start, uint64_t end, uint64_t number)
+{
+    struct view *v = f->live->views;
+    while (v && (!overlaps(v, f, start, end) || v->told >= number))
+        v = v->next;
+    return v;
+}
+
+int views_set(struct live_file *f, uint64_t start, uint64_t end, bool refuse, unsigned *late, struct caller *caller)
+{
+    struct live *live = f->live;
+    const struct range range = {.start = start, .end = end};
+    uint64_t number = ++live->nr_set;
+
+    /* One request a process, whatever its number of views; views come and go while one is answered. */
+    for (struct view *v; (v = next_to_tell(f, start, end, number));) {
+        char message[200] = "";
+        uint32_t pid = v->pid;
+        void *peer = v->peer;
+        for (struct view *same = v; same; same = same->next)
+            if (same->peer == peer && same->file == f)
+                same->told = number;
+        int rc = tell(live, peer, f, &range, 1, refuse, v->late ? LATE_AGENT_TIMEOUT_NS : CLIENT_AGENT_TIMEOUT_NS,
+                      message, sizeof(message));
+        /* A debugger may hold several: together they must not cost a second each, every time. */
+        for (struct view *same = live->views; same; same = same->next)
+            if (same->peer == peer)
+                same->late = rc == -ETIMEDOUT;
+        if (!rc || rc == -ECONNRESET)
+            continue;
+        /* What EL2 decided (no caller) goes on: a process at its limit loses the signal, not the secret to it. */
+        if (rc == -ENOMEM && refuse && caller) {
+            caller_explain(caller, "process %u cannot register [0x%llx, +0x%llx): %s", pid,
+                           (unsigned long long)(start * PAGE), (unsigned long long)((end - start) * PAGE), message);
+            return rc;
+        }
+        machine_record(live->machine, &(struct host_event){.kind = HOST_EV_late_agent,
+                                                           .gmem = f->mfile->id,
+                                                           .offset = start * PAGE,
+                                                           .size = (end - start) * PAGE,
+                                                           .a0 = pid,
+                                                           .rc = rc});
+        live_log(live, 1, "agent of process %u (stopped?): %s%s%s; its signal is late, its access is not", pid,
+                 strerrordesc_np(-rc), message[0] ? ": " : "", message);
+        if (late)
+            ++*late;
+    }
+    return 0;
+}
+
+int live_view_add(struct live *live, struct gmem *gmem, void *peer, uint32_t pid, uint64_t addr, uint64_t length,
+                  uint64_t offset)
+{
+    struct live_file *f = machine_file(gmem)->stage;
+    struct range open[MAX_RANGES];
+    unsigned nr = 0;
+    char message[200];
+    int rc = 0;
+
+    if (!(gmem_flags(gmem) & GUEST_MEMFD_FLAG_MMAP))
+        return -ENODEV;
+    if (!length || (addr | length | offset) % PAGE)
+        return -EINVAL;
+    struct view *v = calloc(1, sizeof(*v));
+    if (!v)
+        return -ENOMEM;
+    *v = (struct view){.live = live,
+                       .file = f,
+                       .peer = peer,
+                       .pid = pid,
+                       .addr = addr,
+                       .index = offset / PAGE,
+                       .nr = length / PAGE,
+                       .told = 0, /* views_set() that is under way tells it too */
+                       .next = live->views};
+    gmem_get(gmem);
+    live->views = v;
+    live->nr_views++;
+    /*
+     * The view comes fully registered.  What is open is opened now; a
+     * conversion from here on tells this process too, on the same socket and
+     * so after this.
+     */
+    uint64_t end = v->index + v->nr < f->mfile->nr_pages ? v->index + v->nr : f->mfile->nr_pages;
+    for (uint64_t at = v->index; at < end && !rc;) {
+        struct range r = rangemap_first(&f->open, at, end);
+        at = r.end;
+        if (r.value == VIEW_OPEN)
+            open[nr++] = r;
+        if (nr == MAX_RANGES || (at == end && nr)) {
+            rc = tell(live, peer, f, open, nr, false, CLIENT_AGENT_TIMEOUT_NS, message, sizeof(message));
+            nr = 0;
+        }
+    }
+    if (rc)
+        live_view_remove(live, peer, addr, length);
+    return rc;
+}
+
+static void view_free(struct view **at)
+{
+    struct view *v = *at;
+    *at = v->next;
+    v->live->nr_views--;
+    gmem_put(v->file->mfile->gmem);
+    free(v);
+}
+
+/* Cuts [addr, addr + length) out of one view; a second view remains where the middle went. */
+static void view_cut(struct view **at, uint64_t addr, uint64_t length)
+{
+    struct view *v = *at;
+    uint64_t start = v->addr, end = v->addr + v->nr * PAGE;
+    uint64_t from = addr > start ? addr : start, to = addr + length < end ? addr + length : end;
+
+    if (from == start && to == end) {
+        view_free(at);
+        return;
+    }
+    if (from > start && to < end) {
+        struct view *tail = calloc(1, sizeof(*tail));
+        if (tail) {
+            *tail = *v;
+            tail->addr = to;
+            tail->index = v->index + (to - start) / PAGE;
+            tail->nr = (end - to) / PAGE;
+            gmem_get(v->file->mfile->gmem);
+            v->next = tail;
+            v->live->nr_views++;
+        }
+        v->nr = (from - start) / PAGE;
+    } else if (from > start) {
+        v->nr = (from - start) / PAGE;
+    } else {
+        v->index += (to - start) / PAGE;
+        v->nr = (end - to) / PAGE;
+        v->addr = to;
+    }
+}
+
+void live_view_remove(struct live *live, void *peer, uint64_t addr, uint64_t length)
+{
+    for (struct view **at = &live->views; *at;) {
+        struct view *v = *at;
+        if (v->peer == peer && v->addr < addr + length && addr < v->addr + v->nr * PAGE)
+            view_cut(at, addr, length);
+        if (*at == v)
+            at = &v->next;
+    }
+}
+
+void live_peer_gone(struct live *live, void *peer)
+{
+    for (struct view **at = &live->views; *at;) {
+        if ((*at)->peer == peer)
+            view_free(at);
+        else
+            at = &(*at)->next;
+    }
+}
+
+size_t live_nr_views(const struct live *live, const void *peer)
+{
+    size_t nr = 0;
+    if (!peer)
+        return live->nr_views;
+    for (const struct view *v = live->views; v; v = v->next)
+        nr += v->peer == peer;
+    return nr;
+}
