@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The VMM's side of a guest: it forks the guest process and reaps it. */
+#include "src/client/guest.h"
+#include "src/client/client.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* How long a guest may take to end by itself after its VM is gone. */
+#define REAP_MS 2000
+
+static int prepare(struct fakehyp_vm *vm, int *sock)
+{
+    Fakehyp__Request request = FAKEHYP__REQUEST__INIT;
+    Fakehyp__GuestPrepare body = FAKEHYP__GUEST_PREPARE__INIT;
+    struct fh_call_options options = {.what = "guest_start", .expect = FAKEHYP__REPLY__BODY_ACK, .fd = -1};
+    struct fh_answer answer;
+
+    body.vm = vm->id;
+    request.body_case = FAKEHYP__REQUEST__BODY_GUEST_PREPARE;
+    request.guest_prepare = &body;
+    int rc = fh_call(vm->object.fh, &options, &request, &answer);
+    if (rc == 0 && answer.fd < 0)
+        rc = fh_fail(-EPROTO, "guest_start: fakehypd sent no socket for the guest");
+    if (rc == 0) {
+        *sock = answer.fd;
+        answer.fd = -1;
+    }
+    fh_answer_free(&answer);
+    return rc;
+}
+
+static bool wait_exit(int pidfd, int timeout_ms)
+{
+    int64_t deadline = fh_now_ms() + timeout_ms;
+
+    for (;;) {
+        struct pollfd pfd = {.fd = pidfd, .events = POLLIN};
+        int64_t left = deadline - fh_now_ms();
+        int n = poll(&pfd, 1, left > 0 ? (int)left : 0);
+        if (n > 0)
+            return true;
+        if (n == 0 || errno != EINTR)
+            return false;
+    }
+}
+
+int fh_guest_wait_status(const struct fakehyp_vm *vm)
+{
+    siginfo_t info = {0};
+
+    /* Only looks: the guest is reaped with its VM. */
+    if (vm->guest_pidfd < 0 || !wait_exit(vm->guest_pidfd, REAP_MS) ||
+        waitid(P_PIDFD, (id_t)vm->guest_pidfd, &info, WEXITED | WNOHANG | WNOWAIT) || info.si_pid == 0)
+        return 0;
+    if (info.si_code == CLD_EXITED)
+        return (info.si_status & 0xff) << 8;
+    return info.si_status | (info.si_code == CLD_DUMPED ? 0x80 : 0);
+}
+
+void fh_guest_reap(struct fakehyp_vm *vm)
+{
+    int pidfd = vm->guest_pidfd;
+
+    if (pidfd < 0)
+        return;
+    /* In a process that forked from the VMM the guest is not a child. */
+    if (vm->object.fh->pid == getpid()) {
+        if (!wait_exit(pidfd, REAP_MS))
+            pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
+        while (waitpid(vm->guest_pid, NULL, 0) < 0 && errno == EINTR)
+            ;
+    }
+    close(pidfd);
+    vm->guest_pidfd = -1;
+    vm->guest_pid = 0;
+}
+
+/* Waits until the guest process has attached itself to the daemon, or has failed to. */
+static int await_attach(struct fakehyp *fh, int status_fd)
+{
+    struct guest_status status;
+    int64_t deadline = fh_now_ms() + fh->timeout_ms;
+
+    for (;;) {
+        struct pollfd pfd = {.fd = status_fd, .events = POLLIN};
+        int64_t left = deadline - fh_now_ms();
+        int n = poll(&pfd, 1, left > 0 ? (int)left : 0);
+        if (n == 0)
+            return fh_fail(-ETIMEDOUT, "guest_start: the guest process did not attach within %d ms", fh->timeout_ms);
+        if (n > 0)
+            break;
+        if (errno != EINTR)
+            return fh_fail(-errno, "guest_start: poll: %s", strerror(errno));
+    }
+    ssize_t n = read(status_fd, &status, sizeof(status));
+    if (n != (ssize_t)sizeof(status))
+        return fh_fail(-ECHILD, "guest_start: the guest process ended before it was attached");
+    if (status.error) {
+        status.text[sizeof(status.text) - 1] = '\0';
+        return fh_fail(status.error, "guest_start: %s", status.text);
+    }
+    return 0;
+}
+
+static int launch(struct fakehyp_vm *vm, int sock, const int status[2], guest_main_fn entry, void *arg)
+{
+    /* What is buffered would be written twice. */
+    fflush(stdout);
+    fflush(stderr);
+    pid_t pid = fork();
+    if (pid < 0)
+        return fh_fail(-errno, "guest_start: fork: %s", strerror(errno));
+    if (pid == 0) {
+        close(status[0]);
+        guest_process_run(sock, status[1], vm->ipa_bits, entry, arg);
+    }
+    int pidfd = pidfd_open(pid, 0);
+    if (pidfd < 0) {
+        int err = errno;
+        kill(pid, SIGKILL);
+        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+            ;
+        return fh_fail(-err, "guest_start: pidfd_open: %s", strerror(err));
+    }
+    vm->guest_pid = pid;
+    vm->guest_pidfd = pidfd;
+    return 0;
+}
+
+int fakehyp_guest_start(struct fakehyp_vm *vm, int (*entry)(struct fakehyp_guest *guest, void *arg), void *arg)
+{
+    int sock, status[2], rc = fh_usable(vm->object.fh);
+
+    if (rc)
+        return rc;
+    if (vm->guest_pidfd >= 0)
+        return fh_fail(-EBUSY, "guest_start: the guest of this VM was started already (process %d)",
+                       (int)vm->guest_pid);
+    if (pipe2(status, O_CLOEXEC))
+        return fh_fail(-errno, "guest_start: pipe: %s", strerror(errno));
+    rc = prepare(vm, &sock);
+    if (rc == 0) {
+        rc = launch(vm, sock, status, entry, arg);
+        close(sock);
+    }
+    close(status[1]);
+    if (rc == 0) {
+        rc = await_attach(vm->object.fh, status[0]);
+        if (rc) {
+            pidfd_send_signal(vm->guest_pidfd, SIGKILL, NULL, 0);
+            fh_guest_reap(vm);
+        }
+    }
+    close(status[0]);
+    return rc;
+}
+
+pid_t fakehyp_guest_pid(const struct fakehyp_vm *vm)
+{
+    return vm->guest_pid;
+}
