@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "src/fakehypctl/ctl.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include <fakehyp/fakehyp.h>
+
+const struct ctl_command ctl_commands[] = {
+    {
+        .name = "doctor",
+        .summary = "examine this machine: can the live stage run here?",
+        .synopsis = "[--json] [--socket PATH]",
+        .details = "Needs no daemon.  Each check that fails names the command that mends it.\n"
+                   "Exit status: 0 nothing essential is missing, 1 something is, 2 usage.\n",
+        .run = ctl_doctor,
+    },
+    {
+        .name = "status",
+        .summary = "clients, VMs, guest_memfds and counts of the daemon",
+        .synopsis = "[--json] [--socket PATH]",
+        .details = "Exit status: 0, or 2 usage or no daemon.\n",
+        .run = ctl_status,
+    },
+    {
+        .name = "page",
+        .summary = "one page: state, owner, holders, stray accesses, history",
+        .synopsis = "(--gmem ID --offset BYTES | --vm ID --gpa ADDR) [--json] [--socket PATH]",
+        .details = "BYTES and ADDR may be decimal or 0x, and end in K, M, G or T.\n"
+                   "Exit status: 0, or 2 usage, no daemon or no such page.\n",
+        .options = CTL_OPT_BIT(CTL_OPT_GMEM) | CTL_OPT_BIT(CTL_OPT_OFFSET) | CTL_OPT_BIT(CTL_OPT_VM) |
+                   CTL_OPT_BIT(CTL_OPT_GPA),
+        .run = ctl_page,
+    },
+    {
+        .name = "audit",
+        .summary = "ask the kernel whether each page is where the model says",
+        .synopsis = "[--json] [--socket PATH]",
+        .details = "Exit status: 0 clean, 1 problems were found, 2 usage or no daemon.\n",
+        .run = ctl_audit,
+    },
+    {
+        .name = "trace",
+        .summary = "the daemon's events, one a line",
+        .synopsis = "[--since SEQ] [--limit N] [--follow] [--vm ID] [--json] [--socket PATH]",
+        .details = "--limit takes the first N events from SEQ on; without --since the newest N.\n"
+                   "--json prints one JSON object a line.\n"
+                   "Exit status: 0, or 2 usage or no daemon.\n",
+        .options = CTL_OPT_BIT(CTL_OPT_SINCE) | CTL_OPT_BIT(CTL_OPT_LIMIT) | CTL_OPT_BIT(CTL_OPT_FOLLOW) |
+                   CTL_OPT_BIT(CTL_OPT_VM),
+        .run = ctl_trace,
+    },
+};
+const size_t ctl_nr_commands = sizeof(ctl_commands) / sizeof(ctl_commands[0]);
+
+#define PROGRAM_OPTIONS (CTL_OPT_BIT(CTL_OPT_HELP) | CTL_OPT_BIT(CTL_OPT_VERSION))
+
+static void program_help(struct ctl_io *io)
+{
+    fprintf(io->out, "usage: fakehypctl COMMAND [OPTION...]\n"
+                     "       fakehypctl COMMAND --help\n\n"
+                     "Looks into fakehypd, the emulator of guest private memory.\n\n"
+                     "commands:\n");
+    for (size_t i = 0; i < ctl_nr_commands; i++)
+        fprintf(io->out, "  %-8s  %s\n", ctl_commands[i].name, ctl_commands[i].summary);
+    fprintf(io->out, "\noptions:\n");
+    ctl_print_options(io, PROGRAM_OPTIONS);
+    fprintf(io->out, "\nThe daemon's socket is --socket PATH of the command, else $FAKEHYP_SOCKET, else\n"
+                     "$XDG_RUNTIME_DIR/fakehypd.sock, else /tmp/fakehypd-UID.sock.\n");
+}
+
+static void command_help(const struct ctl_command *c, struct ctl_io *io)
+{
+    fprintf(io->out, "usage: fakehypctl %s %s\n\n%s\n\noptions:\n", c->name, c->synopsis, c->summary);
+    ctl_print_options(io, c->options);
+    ctl_print_options(io, CTL_COMMON_OPTIONS);
+    fprintf(io->out, "\n%s", c->details);
+}
+
+static const struct ctl_command *find_command(const char *name)
+{
+    for (size_t i = 0; i < ctl_nr_commands; i++)
+        if (!strcmp(ctl_commands[i].name, name))
+            return &ctl_commands[i];
+    return NULL;
+}
+
+static enum ctl_exit run_command(const struct ctl_command *c, int argc, char **argv, struct ctl_io *io)
+{
+    struct ctl_args args;
+    char who[32];
+    int end;
+
+    snprintf(who, sizeof(who), "fakehypctl %s", c->name);
+    end = ctl_parse_options(argc, argv, CTL_COMMON_OPTIONS | c->options, who, &args, io);
+    if (end >= 0 && ctl_given(&args, CTL_OPT_HELP)) {
+        command_help(c, io);
+        return CTL_OK;
+    }
+    if (end >= 0 && end < argc)
+        fprintf(io->err, "%s: \"%s\" is one argument too many\n", who, argv[end]);
+    if (end != argc) {
+        fprintf(io->err, "usage: fakehypctl %s %s\n", c->name, c->synopsis);
+        return CTL_FAILED;
+    }
+    return c->run(&args, io);
+}
+
+enum ctl_exit ctl_run(int argc, char **argv, struct ctl_io *io)
+{
+    const struct ctl_command *command;
+    struct ctl_args args;
+    int end = ctl_parse_options(argc, argv, PROGRAM_OPTIONS, "fakehypctl", &args, io);
+
+    if (end >= 0 && ctl_given(&args, CTL_OPT_HELP)) {
+        program_help(io);
+        return CTL_OK;
+    }
+    if (end >= 0 && ctl_given(&args, CTL_OPT_VERSION)) {
+        fprintf(io->out, "fakehypctl %s\n", fakehyp_version());
+        return CTL_OK;
+    }
+    command = end >= 0 && end < argc ? find_command(argv[end]) : NULL;
+    if (command)
+        return run_command(command, argc - end, argv + end, io);
+    if (end >= argc)
+        fprintf(io->err, "fakehypctl: which command?\n");
+    else if (end >= 0)
+        fprintf(io->err, "fakehypctl: no command \"%s\"\n", argv[end]);
+    fprintf(io->err, "usage: fakehypctl COMMAND [OPTION...]; fakehypctl --help lists the commands\n");
+    return CTL_FAILED;
+}
+
+int ctl_main(int argc, char **argv)
+{
+    struct ctl_io io = {.out = stdout, .err = stderr, .colour = out_wants_colour(STDOUT_FILENO)};
+
+    return ctl_run(argc, argv, &io);
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The options of all commands: one table names, describes and types them; a
+ * command lists which of them it takes.
+ */
+#ifndef SRC_FAKEHYPCTL_OPTIONS_H
+#define SRC_FAKEHYPCTL_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "src/fakehypctl/out.h"
+
+struct ctl_command;
+
+enum ctl_opt {
+    CTL_OPT_JSON,
+    CTL_OPT_SOCKET,
+    CTL_OPT_HELP,
+    CTL_OPT_VERSION,
+    CTL_OPT_GMEM,
+    CTL_OPT_OFFSET,
+    CTL_OPT_VM,
+    CTL_OPT_GPA,
+    CTL_OPT_SINCE,
+    CTL_OPT_LIMIT,
+    CTL_OPT_FOLLOW,
+    CTL_NR_OPTS,
+};
+
+#define CTL_OPT_BIT(opt) (1u << (opt))
+#define CTL_COMMON_OPTIONS (CTL_OPT_BIT(CTL_OPT_JSON) | CTL_OPT_BIT(CTL_OPT_SOCKET) | CTL_OPT_BIT(CTL_OPT_HELP))
+
+struct ctl_args {
+    unsigned given;            /* CTL_OPT_BIT()s */
+    const char *socket;        /* as given; NULL: the default */
+    uint64_t num[CTL_NR_OPTS]; /* values of the numeric options, 0 where not given */
+};
+
+static inline bool ctl_given(const struct ctl_args *args, enum ctl_opt opt)
+{
+    return args->given & CTL_OPT_BIT(opt);
+}
+
+/*
+ * A decimal or 0x number; with `suffixes`, K, M, G or T multiplies it by a
+ * power of 1024.  0; -EINVAL not such a number; -ERANGE above `max`.
+ */
+int ctl_parse_number(const char *text, bool suffixes, uint64_t max, uint64_t *value);
+
+/*
+ * Parses argv[1..] with the options of `allowed`.  Stops at the first operand
+ * and returns its index (argc: there is none), or -EINVAL after an explanation
+ * on io->err that begins with `who`.
+ */
+int ctl_parse_options(int argc, char **argv, unsigned allowed, const char *who, struct ctl_args *args,
+                      struct ctl_io *io);
+
+/* One line for each option of `allowed`. */
+void ctl_print_options(struct ctl_io *io, unsigned allowed);
+
+#endif

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* fakehypctl trace: the daemon's events, one a line. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "src/fakehypctl/ask.h"
+#include "src/fakehypctl/ctl.h"
+
+#define TRACE_SCHEMA 1
+#define FOLLOW_INTERVAL_NS 100000000L
+
+#define UNLIMITED UINT64_MAX
+
+struct follow {
+    uint64_t next;    /* first event not seen yet */
+    uint64_t left;    /* events still wanted, or UNLIMITED */
+    bool newest;      /* of the next answer the newest are wanted, and then what follows them */
+    uint64_t dropped; /* as last told */
+};
+
+static bool is_address(const char *key)
+{
+    static const char *const keys[] = {"a0", "a1", "addr", "gpa", "ipa", "len", "off", "offset", "pc", "pfn", "size"};
+
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+        if (!strcmp(key, keys[i]))
+            return true;
+    return false;
+}
+
+static bool is_header(const char *key)
+{
+    return !strcmp(key, "seq") || !strcmp(key, "t_ns") || !strcmp(key, "ev");
+}
+
+static void print_value(FILE *f, const char *key, const json_t *value)
+{
+    const char *s = json_string_value(value);
+    char *text;
+
+    if (s && *s && !strpbrk(s, " \t\n\"=")) {
+        out_clean(f, s);
+        return;
+    }
+    if (json_is_integer(value) && is_address(key) && json_integer_value(value) >= 0) {
+        fprintf(f, "0x%" PRIx64, (uint64_t)json_integer_value(value));
+        return;
+    }
+    text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+    out_clean(f, text ? text : "?");
+    free(text);
+}
+
+static void print_event(struct reader *r, const json_t *event, struct ctl_io *io)
+{
+    uint64_t seq = reader_u64(r, event, "seq"), t = reader_u64(r, event, "t_ns");
+    const char *ev = reader_string(r, event, "ev"), *key;
+    const json_t *value;
+
+    if (r->failed)
+        return;
+    fprintf(io->out, "%8" PRIu64 "  %12s  %s", seq, out_time(t).s, out_colour(io, OUT_BOLD));
+    out_clean(io->out, ev);
+    fprintf(io->out, "%s", out_colour(io, OUT_PLAIN));
+    json_object_foreach((json_t *)event, key, value)
+    {
+        if (is_header(key))
+            continue;
+        fputc(' ', io->out);
+        out_clean(io->out, key);
+        fputc('=', io->out);
+        print_value(io->out, key, value);
+    }
+    fputc('\n', io->out);
+}
+
+static void print_event_json(const json_t *event, struct ctl_io *io)
+{
+    json_dumpf(event, io->out, JSON_COMPACT);
+    fputc('\n', io->out);
+}
+
+/* All events or none: the first pass looks for what is malformed. */
+static void print_events(struct reader *r, const json_t *events, size_t first, size_t end, bool json, struct ctl_io *io)
+{
+    for (size_t i = first; i < end; i++) {
+        const json_t *event = reader_enter(r, events, "events", i);
+
+        reader_u64(r, event, "seq");
+        reader_u64(r, event, "t_ns");
+        reader_string(r, event, "ev");
+        reader_leave(r);
+    }
+    for (size_t i = first; i < end && !r->failed; i++) {
+        const json_t *event = json_array_get(events, i);
+
+        if (json)
+            print_event_json(event, io);
+        else
+            print_event(r, event, io);
+    }
+}
+
+static enum ctl_exit print_answer(const json_t *answer, const struct ctl_args *args, struct follow *f,
+                                  struct ctl_io *io)
+{
+    struct reader r = {0};
+    uint64_t schema = reader_u64(&r, answer, "schema"), dropped = reader_u64(&r, answer, "dropped");
+    uint64_t next = reader_u64(&r, answer, "next");
+    const json_t *events = reader_array(&r, answer, "events");
+    size_t n = json_array_size(events), first = 0, end = n;
+
+    if (!r.failed && schema != TRACE_SCHEMA) {
+        fprintf(io->err, "fakehypctl: trace: fakehypd speaks schema %" PRIu64 ", fakehypctl %d\n", schema,
+                TRACE_SCHEMA);
+        return CTL_FAILED;
+    }
+    if (!r.failed && next < f->next) {
+        fprintf(io->err, "fakehypctl: trace: fakehypd's events go backwards: %" PRIu64 " after %" PRIu64 "\n", next,
+                f->next);
+        return CTL_FAILED;
+    }
+    if (n > f->left && f->newest)
+        first = n - f->left;
+    else if (n > f->left)
+        end = f->left;
+    print_events(&r, events, first, end, ctl_given(args, CTL_OPT_JSON), io);
+    if (r.failed) {
+        fprintf(io->err, "fakehypctl: trace: fakehypd's answer is malformed: %s\n", r.error);
+        return CTL_FAILED;
+    }
+    if (dropped > f->dropped)
+        fprintf(io->err, "fakehypctl: trace: %" PRIu64 " older events are kept no more\n", dropped);
+    f->dropped = dropped;
+    f->next = next;
+    if (f->newest)
+        f->left = UNLIMITED;
+    else if (f->left != UNLIMITED)
+        f->left -= end - first;
+    f->newest = false;
+    return ask_flush(io);
+}
+
+static enum ctl_exit ask_events(struct fakehyp *fh, const struct ctl_args *args, struct follow *f, struct ctl_io *io)
+{
+    const struct fakehyp_query_args query = {
+        .what = "trace",
+        .vm = args->num[CTL_OPT_VM],
+        .any = !ctl_given(args, CTL_OPT_VM),
+        .since = f->next,
+        .limit = f->newest || f->left == UNLIMITED ? 0 : (uint32_t)f->left,
+    };
+    json_t *answer = ask(fh, &query, io);
+    enum ctl_exit status;
+
+    if (!answer)
+        return CTL_FAILED;
+    status = print_answer(answer, args, f, io);
+    json_decref(answer);
+    return status;
+}
+
+enum ctl_exit ctl_trace(const struct ctl_args *args, struct ctl_io *io)
+{
+    const struct timespec interval = {.tv_nsec = FOLLOW_INTERVAL_NS};
+    struct follow f = {
+        .next = args->num[CTL_OPT_SINCE],
+        .left = ctl_given(args, CTL_OPT_LIMIT) ? args->num[CTL_OPT_LIMIT] : UNLIMITED,
+        .newest = !ctl_given(args, CTL_OPT_SINCE),
+    };
+    struct fakehyp *fh;
+    enum ctl_exit status;
+
+    if (!f.left) {
+        fprintf(io->err, "fakehypctl trace: --limit: at least 1\n");
+        return CTL_FAILED;
+    }
+    fh = ask_connect(args, io);
+    if (!fh)
+        return CTL_FAILED;
+    status = ask_events(fh, args, &f, io);
+    while (status == CTL_OK && ctl_given(args, CTL_OPT_FOLLOW) && f.left) {
+        nanosleep(&interval, NULL);
+        status = ask_events(fh, args, &f, io);
+    }
+    fakehyp_disconnect(fh);
+    return status;
+}
