@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# shellcheck shell=bash
+#
+# Sourced by scripts/demo and scripts/check: from a bare checkout to a build.
+# Steps that are done already cost nothing, so both scripts can be run again
+# and again.  The output of a step goes to a log, which is shown when it fails.
+
+set -euo pipefail
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+jobs=$(nproc)
+
+say() {
+    printf '==> %s\n' "$*"
+}
+
+die() {
+    printf '%s: %s\n' "$(basename "$0")" "$*" >&2
+    exit 1
+}
+
+# step LOG WHAT COMMAND...: runs the command with its output in LOG; one line of progress.
+step() {
+    local log=$1 what=$2 start=$SECONDS status=0
+    shift 2
+    mkdir -p "$(dirname "$log")"
+    printf '==> %s ... ' "$what"
+    "$@" >"$log" 2>&1 </dev/null || status=$?
+    if [ "$status" -eq 0 ]; then
+        printf 'ok (%d s)\n' $((SECONDS - start))
+        return 0
+    fi
+    printf 'FAILED after %d s (%s)\n' $((SECONDS - start)) "${log#"$top"/}"
+    return "$status"
+}
+
+# The same for a step that nothing can go on without.
+must_step() {
+    local log=$1
+    step "$@" && return
+    printf -- '--- the last lines of %s ---\n' "${log#"$top"/}" >&2
+    tail -n 60 "$log" >&2
+    exit 1
+}
+
+wanted_packages() {
+    sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$top/scripts/packages.txt"
+}
+
+missing_packages() {
+    local package
+    for package in $(wanted_packages); do
+        [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || printf '%s\n' "$package"
+    done
+}
+
+install_packages() {
+    local missing
+    local -a as_root=() packages=()
+
+    if ! command -v dpkg-query >/dev/null; then
+        say "no dpkg here: configure will say what is missing (scripts/packages.txt has Debian's names)"
+        return
+    fi
+    missing=$(missing_packages)
+    [ -n "$missing" ] || return 0
+    mapfile -t packages <<<"$missing"
+
+    if [ "$(id -u)" -ne 0 ]; then
+        # Without a terminal sudo cannot ask for a password: it must not need one.
+        if command -v sudo >/dev/null && { [ -t 0 ] || sudo -n true 2>/dev/null; }; then
+            as_root=(sudo)
+        else
+            printf 'These Debian packages are missing: %s\nInstall them as root, then run this again:\n' \
+                "${packages[*]}" >&2
+            printf '    apt-get update && apt-get install --no-install-recommends %s\n' "${packages[*]}" >&2
+            exit 1
+        fi
+    fi
+    say "missing packages: ${packages[*]}"
+    [ ${#as_root[@]} -eq 0 ] || sudo -v
+    must_step "$top/build/apt.log" "apt-get update" \
+        ${as_root[@]+"${as_root[@]}"} env DEBIAN_FRONTEND=noninteractive apt-get -q update
+    must_step "$top/build/apt.log" "apt-get install" \
+        ${as_root[@]+"${as_root[@]}"} env DEBIAN_FRONTEND=noninteractive \
+        apt-get -q install -y --no-install-recommends "${packages[@]}"
+}
+
+# Generates configure; later changes of its sources are make's business.
+autogen() {
+    if [ ! -e "$top/configure" ] || [ ! -e "$top/Makefile.in" ]; then
+        must_step "$top/build/autogen.log" "autogen.sh" "$top/autogen.sh"
+    fi
+}
+
+# Configured for this very place?  A tree that was moved or copied remembers the old one.
+is_configured() {
+    [ -e "$1/config.status" ] && grep -qxF "abs_top_builddir = $1" "$1/Makefile" 2>/dev/null
+}
+
+# build_tree DIRECTORY CONFIGURE-OPTION...: configures (once) and builds.
+build_tree() {
+    local dir=$top/$1 name=$1
+    shift
+    mkdir -p "$dir"
+    if ! is_configured "$dir"; then
+        must_step "$dir/configure.log" "configure $name/${*:+ ($*)}" \
+            env -C "$dir" ../configure "$@"
+    fi
+    must_step "$dir/make.log" "make in $name/" make -C "$dir" -j"$jobs"
+}
+
+set_up() {
+    install_packages
+    autogen
+}
