@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Several vCPUs, several VMs, and guests that do not answer. */
+#include "tests/common/live_puppet.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define NR_VMS 4
+
+/* A thread that runs one vCPU until its puppet waits for the next command. */
+struct runner {
+    struct puppet *puppet;
+    pthread_t thread;
+    atomic_int end;
+};
+
+static void *run(void *arg)
+{
+    struct runner *r = arg;
+    atomic_store(&r->end, puppet_go(r->puppet));
+    return NULL;
+}
+
+static void start(struct runner *r, struct puppet *p, enum puppet_op op, uint64_t a, uint64_t b)
+{
+    r->puppet = p;
+    atomic_store(&r->end, INT32_MIN);
+    puppet_give(p, op, a, b, 0);
+    assert_int_equal(pthread_create(&r->thread, NULL, run, r), 0);
+}
+
+static void join(struct runner *r)
+{
+    pthread_join(r->thread, NULL);
+    assert_int_equal(atomic_load(&r->end), PUPPET_DONE);
+}
+
+static uint64_t guest_u64(struct puppet *p, uint64_t ipa)
+{
+    uint64_t value;
+    puppet_read(p, ipa, &value, sizeof(value));
+    return value;
+}
+
+static void two_vcpus(void **state)
+{
+    struct runner r[2];
+    struct pvm v;
+
+    pvm_create(&v, *state, &(struct pvm_config){.vcpus = 2});
+    for (unsigned i = 0; i < 2; i++)
+        start(&r[i], &v.puppet[i], PUPPET_COUNT, (2 + i) * PAGE, 200000);
+    for (unsigned i = 0; i < 2; i++)
+        join(&r[i]);
+    /* Each sees what the other wrote. */
+    assert_int_equal(guest_u64(&v.puppet[0], 3 * PAGE), 200000);
+    assert_int_equal(guest_u64(&v.puppet[1], 2 * PAGE), 200000);
+    assert_int_equal(puppet_share(&v.puppet[0], 3 * PAGE), 0);
+    assert_int_equal(puppet_unshare(&v.puppet[1], 3 * PAGE), 0);
+    puppet_exit(&v.puppet[0], 5);
+    pvm_destroy(&v);
+}
+
+/* One vCPU counts in a page without pause while the other one shares and unshares that very page. */
+static void shared_under_way(void **state)
+{
+    struct runner r;
+    struct pvm v;
+
+    pvm_create(&v, *state, &(struct pvm_config){.vcpus = 2});
+    start(&r, &v.puppet[1], PUPPET_COUNT, PAGE, 200000000);
+    unsigned rounds = 0;
+    while (atomic_load(&r.end) == INT32_MIN || rounds < 20) {
+        assert_int_equal(puppet_share(&v.puppet[0], PAGE), 0);
+        assert_int_equal(puppet_unshare(&v.puppet[0], PAGE), 0);
+        rounds++;
+    }
+    join(&r);
+    rig_note("shared_under_way: %u rounds during 200000000 increments", rounds);
+    assert_int_equal(guest_u64(&v.puppet[0], PAGE), 200000000);
+    pvm_destroy(&v);
+}
+
+static void several_vms(void **state)
+{
+    struct pvm v[NR_VMS];
+    char buf[16];
+
+    for (unsigned i = 0; i < NR_VMS; i++) {
+        pvm_create(&v[i], *state, &(struct pvm_config){.mode = (enum fakehyp_unshare_mode)(i % 2)});
+        snprintf(buf, sizeof(buf), "guest %u", i);
+        puppet_write(&v[i].puppet[0], PAGE, buf, 8);
+    }
+    for (unsigned i = 0; i < NR_VMS; i++) {
+        assert_int_equal(puppet_share(&v[i].puppet[0], PAGE), 0);
+        snprintf(buf, sizeof(buf), "guest %u", i);
+        assert_string_equal((char *)v[i].view + PAGE, buf);
+        for (unsigned j = i + 1; j < NR_VMS; j++)
+            assert_refused(v[j].view + PAGE);
+    }
+    assert_int_equal(rig_count("guests"), NR_VMS);
+    rig_audit(*state);
+    /* One goes, the others do not notice. */
+    pvm_destroy(&v[1]);
+    for (unsigned i = 0; i < NR_VMS; i++) {
+        if (i == 1)
+            continue;
+        assert_int_equal(puppet_unshare(&v[i].puppet[0], PAGE), 0);
+        assert_refused(v[i].view + PAGE);
+        pvm_destroy(&v[i]);
+    }
+}
+
+static void one_after_another(void **state)
+{
+    struct pvm v;
+
+    for (unsigned i = 0; i < 20; i++) {
+        pvm_create(&v, *state, &(struct pvm_config){.pages = 8});
+        /* Nothing is left of the VM before. */
+        assert_int_equal(puppet_byte(&v.puppet[0], 3 * PAGE), 0);
+        puppet_write(&v.puppet[0], 3 * PAGE, "secret", 7);
+        if (i % 2)
+            puppet_exit(&v.puppet[0], 0);
+        pvm_destroy(&v);
+    }
+}
+
+static void timeouts(void **state)
+{
+    struct runner r;
+    struct pvm v;
+
+    pvm_create(&v, *state, &(struct pvm_config){.vcpus = 2});
+    puppet_byte(&v.puppet[0], 0);
+    v.run_timeout_ms = 30;
+    puppet_give(&v.puppet[0], PUPPET_COUNT, 0, UINT64_C(2000000000), 0);
+    unsigned timeouts_seen = 0;
+    int rc;
+    while ((rc = puppet_go(&v.puppet[0])) == -ETIMEDOUT)
+        timeouts_seen++;
+    assert_int_equal(rc, PUPPET_DONE);
+    assert_true(timeouts_seen > 0);
+    assert_int_equal(guest_u64(&v.puppet[0], 0), 2000000000);
+    /* One thread a vCPU. */
+    v.run_timeout_ms = 5000;
+    start(&r, &v.puppet[0], PUPPET_COUNT, PAGE, UINT64_C(2000000000));
+    rig_sleep_ms(50);
+    rc = fakehyp_vcpu_run(v.puppet[0].vcpu, 0);
+    assert_int_equal(rc, -EBUSY);
+    join(&r);
+    pvm_destroy(&v);
+}
+
+/* VM destroyed while a thread is inside its vCPU. */
+static void destroyed_under_way(void **state)
+{
+    struct runner r;
+    struct pvm v;
+
+    pvm_create(&v, *state, &(struct pvm_config){.vcpus = 2});
+    start(&r, &v.puppet[0], PUPPET_COUNT, PAGE, UINT64_MAX);
+    rig_sleep_ms(30);
+    uint64_t begin = rig_now_ns();
+    kill(fakehyp_guest_pid(v.vm), SIGKILL);
+    pthread_join(r.thread, NULL);
+    assert_int_equal(atomic_load(&r.end), PUPPET_ENDED);
+    assert_int_equal(v.puppet[0].run->system_event.type, FAKEHYP_SYSTEM_EVENT_CRASH);
+    assert_true(rig_now_ns() - begin < UINT64_C(2000000000));
+    pvm_destroy(&v);
+}
+
+/* Stopped by a debugger, say: a conversion of what it has mapped shared is refused with words, or done. */
+static void stopped_guest(void **state)
+{
+    struct pvm v;
+
+    pvm_create(&v, *state, &(struct pvm_config){.pages = 16});
+    pid_t pid = fakehyp_guest_pid(v.vm);
+    assert_int_equal(puppet_share(&v.puppet[0], PAGE), 0);
+    assert_int_equal(puppet_share(&v.puppet[0], 2 * PAGE), 0);
+    puppet_write(&v.puppet[0], PAGE, "from the guest", 15);
+    v.ignore = true;
+    puppet_give(&v.puppet[0], PUPPET_CALL, HVC_MEM_UNSHARE, PAGE, 0);
+    assert_int_equal(puppet_go(&v.puppet[0]), PUPPET_NEEDS);
+    rig_stop_child(pid);
+    /* Memory that it does not have mapped as shared asks nothing of it. */
+    must(fakehyp_convert(v.gmem, 2 * PAGE, PAGE, FAKEHYP_SHARED, NULL));
+    uint64_t begin = rig_now_ns();
+    int rc = pvm_convert(&v, 1, 1, FAKEHYP_PRIVATE);
+    uint64_t took = rig_now_ns() - begin;
+    rig_note("stopped_guest: convert %d after %.3f s%s%s", rc, (double)took / 1e9, rc ? ": " : "",
+             rc ? fakehyp_last_error() : "");
+    assert_true(took < UINT64_C(20000000000));
+    if (rc) {
+        assert_true(strlen(fakehyp_last_error()) > 10);
+        assert_string_equal((char *)v.view + PAGE, "from the guest");
+    } else {
+        assert_refused(v.view + PAGE);
+    }
+    kill(pid, SIGCONT);
+    if (rc)
+        must(pvm_convert(&v, 1, 1, FAKEHYP_PRIVATE));
+    must(puppet_go(&v.puppet[0]));
+    assert_int_equal(v.puppet[0].command->result, 0);
+    v.ignore = false;
+    assert_refused(v.view + PAGE);
+    must(puppet_do(&v.puppet[0], PUPPET_READ, PAGE, 15, 0));
+    assert_string_equal((char *)v.puppet[0].command->data, "from the guest");
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(puppet_share(&v.puppet[0], PAGE), 0);
+        assert_reads(v.view + PAGE, 'f');
+        assert_int_equal(puppet_unshare(&v.puppet[0], PAGE), 0);
+        assert_refused(v.view + PAGE);
+    }
+    pvm_destroy(&v);
+}
+
+/*
+ * After a conversion that gave up on a stopped guest the guest's agent still
+ * does what it was asked for, late: the guest must see its page all the same.
+ */
+static void stopped_guest_goes_on(void **state)
+{
+    struct pvm v;
+
+    pvm_create(&v, *state, &(struct pvm_config){.pages = 16});
+    pid_t pid = fakehyp_guest_pid(v.vm);
+    assert_int_equal(puppet_share(&v.puppet[0], PAGE), 0);
+    puppet_write(&v.puppet[0], PAGE, "from the guest", 15);
+    rig_stop_child(pid);
+    assert_int_equal(pvm_convert(&v, 1, 1, FAKEHYP_PRIVATE), -ETIMEDOUT);
+    kill(pid, SIGCONT);
+    strcpy((char *)v.view + PAGE, "from the VMM");
+    must(puppet_do(&v.puppet[0], PUPPET_READ, PAGE, 15, 0));
+    assert_string_equal((char *)v.puppet[0].command->data, "from the VMM");
+    puppet_write(&v.puppet[0], PAGE, "and back", 9);
+    assert_string_equal((char *)v.view + PAGE, "and back");
+    rig_audit(v.fh);
+    pvm_destroy(&v);
+}
+
+/* A stopped guest does not keep its VM from going. */
+static void stopped_guest_destroyed(void **state)
+{
+    struct pvm v;
+
+    pvm_create(&v, *state, &(struct pvm_config){.pages = 16});
+    puppet_write(&v.puppet[0], PAGE, "x", 1);
+    rig_stop_child(fakehyp_guest_pid(v.vm));
+    uint64_t begin = rig_now_ns();
+    pvm_destroy(&v);
+    assert_true(rig_now_ns() - begin < UINT64_C(2500000000));
+}
+
+static const struct CMUnitTest tests[] = {
+    live_test(two_vcpus),
+    live_test(shared_under_way),
+    live_test(several_vms),
+    live_test(one_after_another),
+    live_test(timeouts),
+    live_test(destroyed_under_way),
+    live_test(stopped_guest),
+    live_test(stopped_guest_goes_on),
+    live_test(stopped_guest_destroyed),
+};
+
+RIG_MAIN(tests)

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* fakehypd: its socket, readiness and end. */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/daemon_rig.h"
+
+static int set_up(void **state)
+{
+    static struct rig rig;
+
+    rig_make_dir(&rig);
+    *state = &rig;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    rig_remove_dir(*state);
+    return 0;
+}
+
+static bool exists(const char *path)
+{
+    struct stat st;
+
+    return lstat(path, &st) == 0;
+}
+
+static void test_socket_is_private_and_goes_with_the_daemon(void **state)
+{
+    struct rig *rig = *state;
+    struct stat st;
+
+    rig_start(rig, NULL);
+    assert_int_equal(lstat(rig->socket, &st), 0);
+    assert_true(S_ISSOCK(st.st_mode));
+    assert_int_equal(st.st_mode & 07777, 0600);
+    assert_int_equal(rig_stop(rig), 0);
+    assert_false(exists(rig->socket));
+}
+
+static void test_second_daemon_is_refused(void **state)
+{
+    struct rig *rig = *state;
+    char words[64];
+
+    rig_start(rig, NULL);
+    const char *args[] = {"--socket", rig->socket, NULL};
+    assert_int_equal(rig_wait(rig_spawn(rig, args)), 1);
+    snprintf(words, sizeof(words), "another fakehypd (pid %d) listens", rig->pid);
+    assert_true(rig_logged(rig, words));
+    /* The first one is unharmed. */
+    int sock = raw_client(rig, NULL);
+    close(sock);
+    assert_int_equal(rig_stop(rig), 0);
+}
+
+static void test_stale_socket_is_taken_over(void **state)
+{
+    struct rig *rig = *state;
+
+    rig_start(rig, NULL);
+    kill(rig->pid, SIGKILL);
+    assert_int_equal(rig_wait(rig->pid), 128 + SIGKILL);
+    assert_true(exists(rig->socket));
+    rig_start(rig, NULL);
+    assert_true(rig_logged(rig, "taken over"));
+    close(raw_client(rig, NULL));
+    assert_int_equal(rig_stop(rig), 0);
+}
+
+static void test_race_for_a_stale_socket_has_one_winner(void **state)
+{
+    struct rig *rig = *state;
+    const char *args[] = {"--socket", rig->socket, "--terminate", NULL};
+    pid_t pids[6];
+    int winners = 0;
+
+    rig_start(rig, NULL);
+    kill(rig->pid, SIGKILL);
+    rig_wait(rig->pid);
+    for (int i = 0; i < 6; i++)
+        pids[i] = rig_spawn(rig, args);
+    /* Five of them end at once. */
+    for (int ended = 0; ended < 5; ended++) {
+        int status;
+        pid_t pid = waitpid(-1, &status, 0);
+        for (int i = 0; i < 6; i++)
+            if (pids[i] == pid)
+                pids[i] = 0;
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+    }
+    for (int i = 0; i < 6; i++) {
+        if (!pids[i])
+            continue;
+        winners++;
+        /* Ends with its only client. */
+        close(raw_client(rig, NULL));
+        assert_int_equal(rig_wait(pids[i]), 0);
+    }
+    assert_int_equal(winners, 1);
+}
+
+static void test_other_files_are_left_alone(void **state)
+{
+    struct rig *rig = *state;
+    const char *args[] = {"--socket", rig->socket, NULL};
+    int fd = open(rig->socket, O_CREAT | O_WRONLY, 0600);
+
+    assert_int_equal(write(fd, "x", 1), 1);
+    close(fd);
+    assert_int_equal(rig_wait(rig_spawn(rig, args)), 1);
+    assert_true(rig_logged(rig, "is no socket"));
+    assert_true(exists(rig->socket));
+    unlink(rig->socket);
+    /* The lock goes with the name, and no name was made. */
+    char lock[128];
+    snprintf(lock, sizeof(lock), "%s.lock", rig->socket);
+    unlink(lock);
+}
+
+static void test_terminate_ends_with_the_last_client(void **state)
+{
+    struct rig *rig = *state;
+
+    rig_start(rig, "--terminate");
+    int a = raw_client(rig, NULL), b = raw_client(rig, NULL);
+    close(a);
+    json_t *status = raw_query(b, "status");
+    assert_non_null(status);
+    json_decref(status);
+    close(b);
+    assert_int_equal(rig_wait(rig->pid), 0);
+    assert_false(exists(rig->socket));
+}
+
+static void test_inherited_socket(void **state)
+{
+    struct rig *rig = *state;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int sock = socket(AF_UNIX, SOCK_SEQPACKET, 0), stream = socket(AF_UNIX, SOCK_STREAM, 0);
+    char number[16];
+
+    memcpy(address.sun_path, rig->socket, strlen(rig->socket));
+    assert_int_equal(bind(sock, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(sock, 5), 0);
+    snprintf(number, sizeof(number), "%d", stream);
+    const char *wrong[] = {"--listen-fd", number, NULL};
+    assert_int_equal(rig_wait(rig_spawn(rig, wrong)), 2);
+    assert_true(rig_logged(rig, "no listening Unix socket"));
+    close(stream);
+
+    snprintf(number, sizeof(number), "%d", sock);
+    const char *args[] = {"--listen-fd", number, "--terminate", NULL};
+    /* The connection waits in the queue before the daemon exists. */
+    int client = raw_connect(rig->socket);
+    pid_t pid = rig_spawn(rig, args);
+    close(client);
+    client = raw_client(rig, NULL);
+    close(client);
+    assert_int_equal(rig_wait(pid), 0);
+    /* Not the daemon's name to remove. */
+    assert_true(exists(rig->socket));
+    close(sock);
+}
+
+static void test_background_parent_waits_for_readiness(void **state)
+{
+    struct rig *rig = *state;
+    const char *args[] = {"--socket", rig->socket, "--daemon", "--terminate", NULL};
+
+    assert_int_equal(rig_wait(rig_spawn(rig, args)), 0);
+    /* It listens: no waiting here. */
+    int sock = raw_client(rig, NULL);
+    json_t *status = raw_query(sock, "status");
+    pid_t pid = (pid_t)json_integer_value(json_object_get(status, "pid"));
+    assert_true(pid > 0);
+    json_decref(status);
+    const char *again[] = {"--socket", rig->socket, "--daemon", NULL};
+    assert_int_equal(rig_wait(rig_spawn(rig, again)), 1);
+    close(sock);
+    for (int i = 0; i < 500 && exists(rig->socket); i++)
+        usleep(10000);
+    assert_false(exists(rig->socket));
+}
+
+static void test_notify_socket(void **state)
+{
+    struct rig *rig = *state;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    char path[128], words[64] = "";
+    int sock = socket(AF_UNIX, SOCK_DGRAM, 0);
+
+    snprintf(path, sizeof(path), "%s/notify", rig->dir);
+    memcpy(address.sun_path, path, strlen(path));
+    assert_int_equal(bind(sock, (struct sockaddr *)&address, sizeof(address)), 0);
+    setenv("NOTIFY_SOCKET", path, 1);
+    rig_start(rig, NULL);
+    assert_int_equal(recv(sock, words, sizeof(words) - 1, 0), 7);
+    assert_string_equal(words, "READY=1");
+    assert_int_equal(rig_stop(rig), 0);
+    assert_int_equal(recv(sock, words, sizeof(words) - 1, 0), 10);
+    assert_memory_equal(words, "STOPPING=1", 10);
+    unsetenv("NOTIFY_SOCKET");
+    close(sock);
+    unlink(path);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_socket_is_private_and_goes_with_the_daemon, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_second_daemon_is_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_stale_socket_is_taken_over, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_race_for_a_stale_socket_has_one_winner, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_other_files_are_left_alone, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_terminate_ends_with_the_last_client, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_inherited_socket, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_background_parent_waits_for_readiness, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_notify_socket, set_up, tear_down),
+    };
+
+    return cmocka_run_group_tests_name("daemon_listen", tests, NULL, NULL);
+}

@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The live stage without processes: this one plays a host process that has the
+ * guest_memfd mapped, registered by hand as the client library would.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <linux/userfaultfd.h>
+
+#include "src/live/live.h"
+
+#define PAGE UINT64_C(4096)
+
+struct world {
+    struct live *live;
+    struct machine *machine;
+    struct caller caller;
+    struct vm *vm;
+    struct gmem *gmem;
+    uint64_t nr_pages;
+    char *view;
+    int uffd;
+    unsigned calls;  /* requests to the agent */
+    int call_result; /* what it answers */
+    bool late;       /* it was asked to register late_range and did not answer in time */
+    struct uffdio_range late_range;
+    void (*body)(struct world *world);
+    bool finished;
+};
+
+static int io_call(void *ctx, void *peer, Fakehyp__Request *request, const int *fds, unsigned nr_fds,
+                   uint64_t timeout_ns, char *message, size_t size)
+{
+    struct world *w = ctx;
+    assert_ptr_equal(peer, w);
+    assert_int_equal(request->body_case, FAKEHYP__REQUEST__BODY_AGENT_REGISTER);
+    w->calls++;
+    if (w->call_result == -ETIMEDOUT) {
+        const Fakehyp__Range *r = request->agent_register->range[0];
+        assert_true(request->agent_register->refuse);
+        w->late = true;
+        w->late_range = (struct uffdio_range){(uint64_t)(uintptr_t)w->view + r->offset, r->length};
+    }
+    if (w->call_result)
+        return w->call_result;
+    for (size_t i = 0; i < request->agent_register->n_range; i++) {
+        const Fakehyp__Range *r = request->agent_register->range[i];
+        struct uffdio_range range = {(uint64_t)(uintptr_t)w->view + r->offset, r->length};
+        struct uffdio_register reg = {.range = range, .mode = UFFDIO_REGISTER_MODE_MISSING};
+        if (request->agent_register->refuse)
+            assert_int_equal(ioctl(w->uffd, UFFDIO_REGISTER, &reg), 0);
+        else
+            assert_int_equal(ioctl(w->uffd, UFFDIO_UNREGISTER, &range), 0);
+    }
+    (void)fds;
+    (void)nr_fds;
+    (void)timeout_ns;
+    (void)message;
+    (void)size;
+    return 0;
+}
+
+static void io_log(void *ctx, int level, const char *text)
+{
+    (void)ctx;
+    (void)level;
+    print_message("# %s\n", text);
+}
+
+static void audit_report(void *ctx, const char *text)
+{
+    (void)ctx;
+    print_error("audit: %s\n", text);
+}
+
+static void audit(struct world *w)
+{
+    struct live_audit counts;
+    assert_int_equal(machine_audit(w->machine, audit_report, NULL, NULL), 0);
+    assert_int_equal(live_audit(w->live, audit_report, NULL, &counts), 0);
+}
+
+static int convert(struct world *w, uint64_t page, uint64_t nr, bool to_private)
+{
+    const struct gmem_attributes2 attr = {
+        .offset = page * PAGE, .size = nr * PAGE, .attributes = to_private ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0};
+    struct gmem_busy busy;
+    int rc = gmem_set_attributes2(w->gmem, &attr, &w->caller, &busy);
+    audit(w);
+    return rc;
+}
+
+/* 0, or the errno of a system call that reads the page. */
+static int probe(struct world *w, uint64_t page)
+{
+    int fds[2];
+    assert_int_equal(pipe(fds), 0);
+    int rc = write(fds[1], w->view + page * PAGE, 1) == 1 ? 0 : errno;
+    close(fds[0]);
+    close(fds[1]);
+    return rc;
+}
+
+static void map_view(struct world *w)
+{
+    struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MISSING_SHMEM};
+    size_t bytes = w->nr_pages * PAGE;
+    w->uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | 1);
+    assert_true(w->uffd >= 0);
+    assert_int_equal(ioctl(w->uffd, UFFDIO_API, &api), 0);
+    w->view = mmap(NULL, bytes, PROT_NONE, MAP_SHARED, live_file_fd(w->gmem), 0);
+    assert_ptr_not_equal(w->view, MAP_FAILED);
+    assert_int_equal(madvise(w->view, bytes, MADV_DONTFORK), 0);
+    struct uffdio_register reg = {.range = {(uint64_t)(uintptr_t)w->view, bytes}, .mode = UFFDIO_REGISTER_MODE_MISSING};
+    assert_int_equal(ioctl(w->uffd, UFFDIO_REGISTER, &reg), 0);
+    assert_int_equal(mprotect(w->view, bytes, PROT_READ | PROT_WRITE), 0);
+    assert_int_equal(live_view_add(w->live, w->gmem, w, (uint32_t)getpid(), (uint64_t)(uintptr_t)w->view, bytes, 0), 0);
+}
+
+static void world_task(void *arg)
+{
+    struct world *w = arg;
+    const struct vm_config config = {.name = "test", .is_protected = true};
+    assert_int_equal(vm_create(machine_host(w->machine), &config, &w->vm, &w->caller), 0);
+    assert_int_equal(gmem_create(w->vm, w->nr_pages * PAGE, GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED,
+                                 &w->gmem, &w->caller),
+                     0);
+    map_view(w);
+    audit(w);
+    w->body(w);
+    munmap(w->view, w->nr_pages * PAGE);
+    live_view_remove(w->live, w, (uint64_t)(uintptr_t)w->view, w->nr_pages * PAGE);
+    close(w->uffd);
+    assert_int_equal(vm_destroy(w->vm, &w->caller), 0);
+    gmem_put(w->gmem);
+    w->finished = true;
+}
+
+static void run(void (*body)(struct world *), uint64_t nr_pages)
+{
+    struct world w = {.caller = {.pid = (uint32_t)getpid(), .program = "test"}, .nr_pages = nr_pages, .body = body};
+    const struct live_io io = {.ctx = &w, .call = io_call, .log = io_log};
+    struct host_counts counts;
+
+    w.live = live_new(&io);
+    assert_non_null(w.live);
+    const struct machine_config config = {
+        .stage = &live_stage_ops, .stage_ctx = w.live, .memory_bytes = UINT64_C(256) << 20};
+    assert_int_equal(machine_new(&config, &w.machine), 0);
+    assert_int_equal(live_start(w.live, w.machine), 0);
+    assert_non_null(task_spawn(machine_sched(w.machine), "world", world_task, &w));
+    sched_run(machine_sched(w.machine), 0);
+    assert_true(w.finished);
+    host_counts(machine_host(w.machine), &counts);
+    assert_int_equal(counts.ram_frames + counts.data_frames + counts.gmems, 0);
+    assert_int_equal(live_nr_views(w.live, NULL), 0);
+    machine_free(w.machine);
+    live_free(w.live);
+}
+
+static void small_range(struct world *w)
+{
+    struct page_report page;
+    strcpy(w->view + 3 * PAGE, "three");
+    assert_int_equal(convert(w, 3, 1, true), 0);
+    assert_int_equal(probe(w, 3), EFAULT);
+    assert_int_equal(probe(w, 2), 0);
+    /* The page that the process populated on its own is a folio of the model. */
+    gmem_page_report(w->gmem, 3, &page);
+    assert_true(page.allocated);
+    assert_int_equal(convert(w, 3, 1, false), 0);
+    assert_string_equal(w->view + 3 * PAGE, "three");
+    assert_int_equal(w->calls, 0);
+}
+
+static void untouched_pages(struct world *w)
+{
+    assert_int_equal(convert(w, 0, w->nr_pages, true), 0);
+    for (uint64_t i = 0; i < w->nr_pages; i++)
+        assert_int_equal(probe(w, i), EFAULT);
+    assert_int_equal(convert(w, 0, w->nr_pages, false), 0);
+    for (uint64_t i = 0; i < w->nr_pages; i++)
+        assert_int_equal(w->view[i * PAGE], 0);
+}
+
+static void large_range(struct world *w)
+{
+    /* Opened: nothing is allocated, and what is touched is found again. */
+    assert_int_equal(w->calls, 1);
+    for (uint64_t i = 0; i < w->nr_pages; i += 3)
+        memcpy(w->view + i * PAGE, &i, sizeof(i));
+    assert_int_equal(convert(w, 0, w->nr_pages, true), 0);
+    for (uint64_t i = 0; i < w->nr_pages; i++)
+        assert_int_equal(probe(w, i), EFAULT);
+    assert_int_equal(convert(w, 0, w->nr_pages, false), 0);
+    for (uint64_t i = 0; i < w->nr_pages; i++) {
+        uint64_t found;
+        memcpy(&found, w->view + i * PAGE, sizeof(found));
+        assert_int_equal(found, i % 3 ? 0 : i);
+    }
+    /* One page in the middle of an open range. */
+    assert_int_equal(convert(w, 700, 1, true), 0);
+    assert_int_equal(probe(w, 700), EFAULT);
+    assert_int_equal(probe(w, 699) + probe(w, 701), 0);
+    assert_int_equal(convert(w, 700, 1, false), 0);
+    assert_int_equal(probe(w, 700), 0);
+}
+
+static void punched(struct world *w)
+{
+    strcpy(w->view + PAGE, "gone");
+    assert_int_equal(gmem_fallocate(w->gmem, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, PAGE, PAGE, &w->caller), 0);
+    audit(w);
+    assert_int_equal(probe(w, 1), 0);
+    assert_int_equal(w->view[PAGE], 0);
+    strcpy(w->view + PAGE, "private and gone");
+    assert_int_equal(convert(w, 1, 1, true), 0);
+    assert_int_equal(gmem_fallocate(w->gmem, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, PAGE, PAGE, &w->caller), 0);
+    assert_int_equal(probe(w, 1), EFAULT);
+    assert_int_equal(convert(w, 1, 1, false), 0);
+    assert_int_equal(w->view[PAGE], 0);
+}
+
+static void held_by_a_pipe(struct world *w)
+{
+    /* A reference that the model does not know keeps the old page; the secret goes elsewhere. */
+    char buf[16] = "";
+    int fds[2];
+    struct iovec iov = {.iov_base = w->view + PAGE, .iov_len = 8};
+    strcpy(w->view + PAGE, "before");
+    assert_int_equal(pipe(fds), 0);
+    assert_int_equal(vmsplice(fds[1], &iov, 1, 0), 8);
+    assert_int_equal(convert(w, 1, 1, true), 0);
+    struct mfile *file = machine_file(w->gmem);
+    assert_int_equal(live_stage_ops.write(w->live, file, false, PAGE, "secret", 7), 0);
+    assert_int_equal(read(fds[0], buf, 8), 8);
+    assert_string_equal(buf, "before");
+    close(fds[0]);
+    close(fds[1]);
+}
+
+static void direct_map(struct world *w)
+{
+    char buf[8] = "";
+    strcpy(w->view + PAGE, "seen");
+    assert_int_equal(live_direct_map_load(w->live, w->gmem, PAGE, buf, 5), 0);
+    assert_string_equal(buf, "seen");
+    assert_int_equal(convert(w, 1, 1, true), 0);
+    assert_int_equal(live_direct_map_load(w->live, w->gmem, PAGE, buf, 5), -EFAULT);
+    /* A load that runs over into the private page faults too. */
+    assert_int_equal(live_direct_map_load(w->live, w->gmem, PAGE - 4, buf, 8), -EFAULT);
+    assert_int_equal(live_direct_map_load(w->live, w->gmem, 0, buf, 5), 0);
+    assert_int_equal(live_direct_map_load(w->live, w->gmem, w->nr_pages * PAGE, buf, 1), -EINVAL);
+}
+
+static void stray_page(struct world *w)
+{
+    struct live_audit counts;
+    assert_int_equal(convert(w, 2, 1, true), 0);
+    /* A process without registration makes a page in the hole. */
+    assert_int_equal(pwrite(live_file_fd(w->gmem), "stray", 5, 2 * PAGE), 5);
+    assert_true(live_audit(w->live, audit_report, NULL, &counts) > 0);
+    assert_int_equal(counts.strays, 1);
+    assert_int_equal(probe(w, 2), EFAULT);
+    audit(w);
+}
+
+static void stray_is_no_data(struct world *w)
+{
+    /* What a stranger writes into the holes of private pages is not there when they are shared again. */
+    strcpy(w->view + 3 * PAGE, "kept");
+    assert_int_equal(convert(w, 2, 2, true), 0);
+    assert_int_equal(pwrite(live_file_fd(w->gmem), "stray", 5, 2 * PAGE), 5);
+    assert_int_equal(pwrite(live_file_fd(w->gmem), "stray", 5, 3 * PAGE), 5);
+    assert_int_equal(convert(w, 2, 2, false), 0);
+    assert_int_equal(w->view[2 * PAGE], 0);
+    assert_string_equal(w->view + 3 * PAGE, "kept");
+}
+
+static void fallocate_stops_where_memory_ends(struct world *w)
+{
+    struct gmem_stats stats;
+    struct host_counts counts;
+    /* The machine has fewer frames than the file has pages: what was allocated stays, the rest costs nothing. */
+    assert_int_equal(gmem_fallocate(w->gmem, FALLOC_FL_KEEP_SIZE, 0, (int64_t)(w->nr_pages * PAGE), &w->caller),
+                     -ENOMEM);
+    gmem_stats(w->gmem, &stats);
+    host_counts(machine_host(w->machine), &counts);
+    assert_true(stats.allocated > 0 && stats.allocated < w->nr_pages);
+    assert_int_equal(stats.allocated, counts.data_frames);
+    struct stat st;
+    assert_int_equal(fstat(live_file_fd(w->gmem), &st), 0);
+    assert_true((uint64_t)st.st_blocks * 512 <= (stats.allocated + 1) * PAGE);
+}
+
+static void agent_fails(struct world *w)
+{
+    /* At its VMA limit: nothing changed. */
+    strcpy(w->view + 5 * PAGE, "kept");
+    w->call_result = -ENOMEM;
+    assert_int_equal(convert(w, 5, 1, true), -ENOMEM);
+    assert_int_equal(probe(w, 5), 0);
+    assert_false(gmem_is_private(w->gmem, 5));
+    /* Stopped: only its signal is late. */
+    w->call_result = -ETIMEDOUT;
+    const struct gmem_attributes2 attr = {5 * PAGE, PAGE, KVM_MEMORY_ATTRIBUTE_PRIVATE, 0};
+    struct gmem_busy busy;
+    assert_int_equal(gmem_set_attributes2(w->gmem, &attr, &w->caller, &busy), 0);
+    w->call_result = 0;
+    /* Until then its load makes a stray page: no signal, no secret. */
+    assert_int_equal(w->view[5 * PAGE], 0);
+    /* It goes on, and finds the request in its socket. */
+    assert_true(w->late);
+    struct uffdio_register reg = {.range = w->late_range, .mode = UFFDIO_REGISTER_MODE_MISSING};
+    assert_int_equal(ioctl(w->uffd, UFFDIO_REGISTER, &reg), 0);
+    assert_int_equal(convert(w, 5, 1, false), 0);
+    assert_string_equal(w->view + 5 * PAGE, "kept");
+}
+
+#define TEST(name, pages)                                                                                              \
+    static void test_##name(void **state)                                                                              \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        run(name, pages);                                                                                              \
+    }
+TEST(small_range, 16)
+TEST(untouched_pages, 16)
+TEST(large_range, 1024)
+TEST(punched, 16)
+TEST(held_by_a_pipe, 16)
+TEST(direct_map, 16)
+TEST(stray_page, 16)
+TEST(stray_is_no_data, 16)
+TEST(fallocate_stops_where_memory_ends, UINT64_C(100000))
+TEST(agent_fails, 1024)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_small_range),      cmocka_unit_test(test_untouched_pages),
+        cmocka_unit_test(test_large_range),      cmocka_unit_test(test_punched),
+        cmocka_unit_test(test_held_by_a_pipe),   cmocka_unit_test(test_direct_map),
+        cmocka_unit_test(test_stray_page),       cmocka_unit_test(test_agent_fails),
+        cmocka_unit_test(test_stray_is_no_data), cmocka_unit_test(test_fallocate_stops_where_memory_ends),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The model end to end on the simulated stage: EL1, EL2 and MMU together. */
+#include "tests/common/simworld.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "fakehyp/hypercall.h"
+
+static void first_light(struct simworld *w)
+{
+    char buf[16];
+    int64_t x0;
+
+    /* The VMM loads an image into shared memory. */
+    sw_must(sim_host_write(w->sim, w->mm, w->va, "image", 6), SIM_OK);
+    sw_must(sw_convert(w, 0, 16, true), 0);
+    sw_must(sim_host_read(w->sim, w->mm, w->va, buf, 6), SIM_SIGBUS);
+
+    /* The guest finds it in its own memory and writes a secret. */
+    sw_must(sim_guest_read(w->vcpu, 0, buf, 6), 0);
+    assert_string_equal(buf, "image");
+    sw_must(sim_guest_write(w->vcpu, 0x1000, "secret", 7), 0);
+    sw_must(sim_host_read(w->sim, w->mm, w->va + 0x1000, buf, 7), SIM_SIGBUS);
+
+    /* Share: EL2 first, then the VMM's conversion; same frame before and after. */
+    struct page_report before, after;
+    gmem_page_report(w->gmem, 1, &before);
+    sw_must(sim_guest_hvc(w->vcpu, (uint64_t[4]){SMCCC_MEM_SHARE, 0x1000, 0, 0}, &x0), 0);
+    assert_int_equal(x0, 0);
+    gmem_page_report(w->gmem, 1, &after);
+    assert_int_equal(before.pfn, after.pfn);
+    sw_must(sim_host_read(w->sim, w->mm, w->va + 0x1000, buf, 7), SIM_OK);
+    assert_string_equal(buf, "secret");
+
+    /* Consent mode: a pin stands in the way, the guest is refused and may retry. */
+    struct pin *pin;
+    sw_must(gmem_pin(w->gmem, 0x1000, 0x1000, PIN_FOLL_PIN, "disk0", &pin, &w->caller), 0);
+    sw_must(sim_guest_hvc(w->vcpu, (uint64_t[4]){SMCCC_MEM_UNSHARE, 0x1000, 0, 0}, &x0), 0);
+    assert_int_equal(x0, SMCCC_RET_INVALID_PARAMETER);
+    assert_int_equal(w->last_convert, -EAGAIN);
+    assert_int_equal(w->busy.error_offset, 0x1000);
+    assert_string_equal(w->busy.holders[0].what, "disk0");
+    gmem_unpin(pin);
+    sw_must(sim_guest_hvc(w->vcpu, (uint64_t[4]){SMCCC_MEM_UNSHARE, 0x1000, 0, 0}, &x0), 0);
+    assert_int_equal(x0, 0);
+    sw_must(sim_host_read(w->sim, w->mm, w->va + 0x1000, buf, 7), SIM_SIGBUS);
+}
+
+static void unilateral(struct simworld *w)
+{
+    char buf[16];
+    int64_t x0;
+    struct pin *pin;
+
+    sw_must(sw_convert(w, 0, 16, true), 0);
+    sw_must(sim_guest_write(w->vcpu, 0x2000, "mine", 5), 0);
+    sw_must(sim_guest_hvc(w->vcpu, (uint64_t[4]){SMCCC_MEM_SHARE, 0x2000, 0, 0}, &x0), 0);
+    sw_must(sim_host_read(w->sim, w->mm, w->va + 0x2000, buf, 5), SIM_OK);
+    sw_must(gmem_pin(w->gmem, 0x2000, 0x1000, PIN_FOLL_LONGTERM, "vfio", &pin, &w->caller), 0);
+    w->convert_on_exit = false;
+    sw_must(sim_guest_hvc(w->vcpu, (uint64_t[4]){SMCCC_MEM_UNSHARE, 0x2000, 0, 0}, &x0), 0);
+    assert_int_equal(x0, 0);
+    /* The file still says shared; stage 2 alone refuses. */
+    assert_false(gmem_is_private(w->gmem, 2));
+    sw_must(sim_host_read(w->sim, w->mm, w->va + 0x2000, buf, 5), SIM_SIGSEGV);
+    assert_int_equal(sw_convert(w, 2, 1, true), -EAGAIN);
+    gmem_unpin(pin);
+    sw_must(sw_convert(w, 2, 1, true), 0);
+    sw_must(sim_guest_read(w->vcpu, 0x2000, buf, 5), 0);
+    assert_string_equal(buf, "mine");
+}
+
+static void lying_vmm(struct simworld *w)
+{
+    char buf[16];
+
+    sw_must(sw_convert(w, 0, 16, true), 0);
+    sw_must(sim_guest_write(w->vcpu, 0x3000, "secret", 7), 0);
+    /* The attribute changes, EL2 does not honour it. */
+    sw_must(sw_convert(w, 3, 1, false), 0);
+    sw_must(sim_host_read(w->sim, w->mm, w->va + 0x3000, buf, 7), SIM_SIGSEGV);
+    assert_int_equal(gmem_pin(w->gmem, 0x3000, 0x1000, PIN_FOLL_PIN, "x", &(struct pin *){0}, &w->caller), -EFAULT);
+    sw_must(sw_convert(w, 3, 1, true), 0);
+    sw_must(sim_guest_read(w->vcpu, 0x3000, buf, 7), 0);
+    assert_string_equal(buf, "secret");
+}
+
+static void kernel_access_poisons(struct simworld *w)
+{
+    char buf[16] = "x";
+    struct page_report page;
+
+    sw_must(sw_convert(w, 0, 16, true), 0);
+    sw_must(sim_guest_write(w->vcpu, 0x4000, "secret", 7), 0);
+    gmem_page_report(w->gmem, 4, &page);
+    sw_must(sim_kernel_load(w->sim, page.pfn, buf, 7), 0);
+    assert_int_equal(buf[0], 0);
+    assert_int_equal(sim_guest_read(w->vcpu, 0x4000, buf, 7), -ESRCH);
+    assert_int_equal(w->run_rc, -EFAULT);
+    assert_int_equal(w->run.exit_reason, 0);
+}
+
+static void punch_of_owned_page(struct simworld *w)
+{
+    char buf[16];
+
+    sw_must(sw_convert(w, 0, 16, true), 0);
+    sw_must(sim_guest_write(w->vcpu, 0x5000, "secret", 7), 0);
+    sw_must(gmem_fallocate(w->gmem, 3, 0x5000, 0x1000, &w->caller), 0);
+    assert_int_equal(sim_guest_read(w->vcpu, 0x5000, buf, 7), -ESRCH);
+    assert_int_equal(w->run_rc, -EFAULT);
+}
+
+static void guest_touches_shared(struct simworld *w)
+{
+    char buf[4];
+    /* INIT_SHARED: the first guest access exits with a memory fault, the VMM converts, the guest goes on. */
+    sw_must(sim_guest_read(w->vcpu, 0x6000, buf, 1), 0);
+    assert_int_equal(w->memory_faults, 1);
+    assert_true(gmem_is_private(w->gmem, 6));
+}
+
+SIMWORLD_TEST(first_light, false)
+SIMWORLD_TEST(unilateral, true)
+SIMWORLD_TEST(lying_vmm, false)
+SIMWORLD_TEST(kernel_access_poisons, false)
+SIMWORLD_TEST(punch_of_owned_page, false)
+SIMWORLD_TEST(guest_touches_shared, false)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_first_light),         cmocka_unit_test(test_unilateral),
+        cmocka_unit_test(test_lying_vmm),           cmocka_unit_test(test_kernel_access_poisons),
+        cmocka_unit_test(test_punch_of_owned_page), cmocka_unit_test(test_guest_touches_shared),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
