@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,6 +16,30 @@
 #include <unistd.h>
 
 #define AGENT_STACK (512 * 1024)
+
+/*
+ * Read-locked by an agent while it works, not while it waits, and write-locked
+ * across fork(): a child gets every lock as it was at the fork, also those that
+ * we cannot see, such as the ones of an allocator that does not look after them
+ * itself (AddressSanitizer's).  Who forks goes first, or a busy agent would hold it up.
+ */
+static pthread_rwlock_t at_work = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
+
+void fh_agents_fork_prepare(void)
+{
+    pthread_rwlock_wrlock(&at_work);
+}
+
+void fh_agents_fork_done(void)
+{
+    pthread_rwlock_unlock(&at_work);
+}
+
+void fh_agents_fork_child(void)
+{
+    /* The agents that wait in it are not in this process. */
+    at_work = (pthread_rwlock_t)PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
+}
 
 static void push_event(struct fakehyp *fh, const struct fakehyp_event *event)
 {
@@ -157,17 +182,21 @@ static void *agent_main(void *arg)
     struct fakehyp *fh = arg;
     bool alive = true;
 
+    sem_post(&fh->agent_ready);
     while (alive) {
         struct pollfd pfd[2] = {{.fd = fh->agent, .events = POLLIN}, {.fd = fh->report_pipe[0], .events = POLLIN}};
         uint8_t number;
         if (poll(pfd, 2, -1) < 0)
             continue; /* EINTR cannot be: all signals are blocked */
+        pthread_rwlock_rdlock(&at_work);
         if (pfd[1].revents && read(fh->report_pipe[0], &number, 1) == 1)
             fh_sigbus_serve(fh, number);
         if (pfd[0].revents)
             alive = receive(fh);
+        if (!alive)
+            report_end(fh);
+        pthread_rwlock_unlock(&at_work);
     }
-    report_end(fh);
     return NULL;
 }
 
@@ -185,8 +214,11 @@ int fh_agent_start(struct fakehyp *fh)
     pthread_attr_destroy(&attr);
     if (err)
         return fh_fail(-err, "connect: the agent thread could not be started: %s", strerror(err));
-    pthread_setname_np(fh->agent_thread, "fakehyp-agent");
     fh->agent_started = true;
+    /* The start of a thread is work, too, and not to be forked in the midst of. */
+    while (sem_wait(&fh->agent_ready))
+        ;
+    pthread_setname_np(fh->agent_thread, "fakehyp-agent");
     return 0;
 }
 

@@ -2,14 +2,16 @@
 /*
  * What the files of libfakehyp share.
  *
- * Locks, in the order in which they are taken: fh_lock, then one connection's
- * lock, then its event_lock.  The fork handlers take all of them, so no lock is
- * held across a call to the daemon.
+ * Locks, in the order in which they are taken: the agents' (agent.c), fh_lock,
+ * then one connection's lock, then its event_lock.  The fork handlers take all of
+ * them, so none is held across a call to the daemon, except by an agent that asks
+ * about a SIGBUS, for a bounded time.
  */
 #ifndef SRC_CLIENT_CLIENT_H
 #define SRC_CLIENT_CLIENT_H
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -89,6 +91,7 @@ struct fakehyp {
     atomic_bool closing;
 
     pthread_t agent_thread;
+    sem_t agent_ready; /* it runs */
     struct chan_msg agent_in;
     bool agent_started;
 
@@ -166,6 +169,10 @@ int64_t fh_now_ms(void);
 int fh_agent_start(struct fakehyp *fh);
 /* Ends and joins the thread; the control socket must be shut down already. */
 void fh_agent_stop(struct fakehyp *fh);
+/* Around fork(): agents finish what they are at and begin nothing. */
+void fh_agents_fork_prepare(void);
+void fh_agents_fork_done(void);
+void fh_agents_fork_child(void);
 
 /* ---- uffd.c, vma.c: registration ----------------------------------------------------------------------------------
  */

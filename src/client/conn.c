@@ -43,6 +43,7 @@ static void free_connection(struct fakehyp *fh)
     free(fh->events);
     pthread_mutex_destroy(&fh->lock);
     pthread_mutex_destroy(&fh->event_lock);
+    sem_destroy(&fh->agent_ready);
     free(fh);
 }
 
@@ -58,6 +59,7 @@ static struct fakehyp *new_connection(int control)
     fh->timeout_ms = timeout_from_environment();
     pthread_mutex_init(&fh->lock, NULL);
     pthread_mutex_init(&fh->event_lock, NULL);
+    sem_init(&fh->agent_ready, 0, 0);
     LIST_INIT(&fh->waiters);
     LIST_INIT(&fh->objects);
     fh->in.data = malloc(CHAN_MAX_FRAME);

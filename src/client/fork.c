@@ -19,6 +19,7 @@ static void before_fork(void)
 {
     struct fakehyp *fh;
 
+    fh_agents_fork_prepare();
     pthread_mutex_lock(&fh_lock);
     LIST_FOREACH(fh, &fh_connections, link)
     {
@@ -44,6 +45,7 @@ static void after_fork_in_parent(void)
 {
     fh_touch_fork_done();
     unlock_all();
+    fh_agents_fork_done();
 }
 
 static void close_and_forget(int *fd)
@@ -76,6 +78,7 @@ static void after_fork_in_child(void)
     fh_views_forked();
     fh_touch_fork_child();
     unlock_all();
+    fh_agents_fork_child();
 }
 
 static void register_handlers(void)

@@ -83,9 +83,22 @@ void fh_guest_reap(struct fakehyp_vm *vm)
     vm->guest_pid = 0;
 }
 
-/* Waits until the guest process has attached itself to the daemon, or has failed to. */
-static int await_attach(struct fakehyp *fh, int status_fd)
+/* A guest process that ends without a word: all that is known is how it ended. */
+static int ended_early(const struct fakehyp_vm *vm)
 {
+    int status = fh_guest_wait_status(vm);
+
+    if (WIFSIGNALED(status))
+        return fh_fail(-ECHILD, "guest_start: the guest process was ended by signal %d (%s) before it was attached",
+                       WTERMSIG(status), strsignal(WTERMSIG(status)));
+    return fh_fail(-ECHILD, "guest_start: the guest process exited with status %d before it was attached",
+                   WEXITSTATUS(status));
+}
+
+/* Waits until the guest process has attached itself to the daemon, or has failed to. */
+static int await_attach(const struct fakehyp_vm *vm, int status_fd)
+{
+    struct fakehyp *fh = vm->object.fh;
     struct guest_status status;
     int64_t deadline = fh_now_ms() + fh->timeout_ms;
 
@@ -102,7 +115,7 @@ static int await_attach(struct fakehyp *fh, int status_fd)
     }
     ssize_t n = read(status_fd, &status, sizeof(status));
     if (n != (ssize_t)sizeof(status))
-        return fh_fail(-ECHILD, "guest_start: the guest process ended before it was attached");
+        return ended_early(vm);
     if (status.error) {
         status.text[sizeof(status.text) - 1] = '\0';
         return fh_fail(status.error, "guest_start: %s", status.text);
@@ -153,7 +166,7 @@ int fakehyp_guest_start(struct fakehyp_vm *vm, int (*entry)(struct fakehyp_guest
     }
     close(status[1]);
     if (rc == 0) {
-        rc = await_attach(vm->object.fh, status[0]);
+        rc = await_attach(vm, status[0]);
         if (rc) {
             pidfd_send_signal(vm->guest_pidfd, SIGKILL, NULL, 0);
             fh_guest_reap(vm);

@@ -295,12 +295,6 @@ void rig_stop_child(pid_t pid)
     assert_true(WIFSTOPPED(status));
 }
 
-pid_t rig_fork(void)
-{
-    rig_sleep_ms(20);
-    return fork();
-}
-
 void rig_child_ok(pid_t pid)
 {
     int status;

@@ -93,13 +93,6 @@ int rig_receive_fd(int sock);
 
 /* First thing in a process that a test forks: default signals, ends with its parent. */
 void rig_child(void);
-/*
- * fork() of a process that has a connection, for a child that goes on to use
- * the library.  gcc 12's ASan does not hold its allocator over fork(): a thread
- * of the library that allocates just then leaves the child a locked heap, so
- * they get a moment to become idle.
- */
-pid_t rig_fork(void);
 /* Waits for a child: true with its status, false after timeout_ms. */
 bool rig_wait_child(pid_t pid, unsigned timeout_ms, int *status);
 /* Stops a child, and returns when it has stopped. */

@@ -66,7 +66,7 @@ static void run_victim(struct victim *x, struct fakehyp_gmem *gmem, const char *
     assert_non_null(mkdtemp(x->dir));
     assert_int_equal(pipe2(out, O_CLOEXEC), 0);
     fflush(stdout);
-    x->pid = rig_fork();
+    x->pid = fork();
     if (x->pid == 0) {
         dup2(out[1], STDERR_FILENO);
         victim_main(gmem, x->dir, setting);

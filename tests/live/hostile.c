@@ -34,7 +34,7 @@ static pid_t fork_with_socket(int *sock)
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks))
         return -1;
     fflush(stdout);
-    pid_t pid = rig_fork();
+    pid_t pid = fork();
     if (pid == 0)
         rig_child();
     *sock = socks[pid == 0];
@@ -195,7 +195,7 @@ static void descriptors_of_daemon(void **state)
     assert_non_null(mkdtemp(dir));
     bool ready = !chmod(dir, 0755) && publish(getenv("FAKEHYP_DAEMON"), dir, binary, sizeof(binary));
     fflush(stdout);
-    pid_t pid = rig_fork();
+    pid_t pid = fork();
     if (pid == 0)
         pry_as_nobody(binary);
     bool ended = rig_wait_child(pid, 20000, &status);
@@ -285,7 +285,7 @@ static void refused_guest(int fd, struct chan_msg *msg)
     int guest = chan_msg_take_fd(msg, 0);
     assert_true(guest >= 0);
     fflush(stdout);
-    pid_t pid = rig_fork();
+    pid_t pid = fork();
     if (pid == 0) {
         rig_child();
         attach_with(guest, fd, msg);

@@ -120,7 +120,7 @@ static void begin(struct round *r, const char *socket)
     assert_ptr_not_equal(r->survivor, MAP_FAILED);
     assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks), 0);
     fflush(stdout);
-    r->survivor_pid = rig_fork();
+    r->survivor_pid = fork();
     if (r->survivor_pid == 0) {
         close(socks[1]);
         survivor_main(r->load, r->survivor, socks[0]);

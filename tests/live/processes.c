@@ -22,7 +22,7 @@ static int child_touch(const uint8_t *p)
     int status;
 
     fflush(stdout);
-    pid_t pid = rig_fork();
+    pid_t pid = fork();
     if (pid == 0) {
         rig_child();
         (void)*(volatile const uint8_t *)p;
@@ -42,7 +42,7 @@ static void fork_child(void **state)
     /* The child has no view: neither of shared nor of private pages. */
     assert_int_equal(child_touch(f.view), SIGSEGV);
     assert_int_equal(child_touch(f.view + 8 * PAGE), SIGSEGV);
-    pid_t pid = rig_fork();
+    pid_t pid = fork();
     if (pid == 0) {
         void *view;
         rig_child();
@@ -118,7 +118,7 @@ static void second_process(void **state)
 
     /* Before the connection is used: the importer is no child of a view. */
     assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks), 0);
-    pid_t pid = rig_fork();
+    pid_t pid = fork();
     if (pid == 0) {
         rig_child();
         close(socks[0]);
@@ -157,7 +157,7 @@ static void abandoned(void **state)
     struct file f;
 
     (void)state;
-    pid_t pid = rig_fork();
+    pid_t pid = fork();
     if (pid == 0) {
         struct fakehyp *fh;
         void *view;
@@ -179,7 +179,7 @@ static void stopped_vmm(void **state)
     char value;
 
     assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks), 0);
-    pid_t pid = rig_fork();
+    pid_t pid = fork();
     if (pid == 0) {
         rig_child();
         close(socks[0]);
@@ -214,7 +214,7 @@ static void stopped_vmm_large(void **state)
     int socks[2];
 
     assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks), 0);
-    pid_t pid = rig_fork();
+    pid_t pid = fork();
     if (pid == 0) {
         struct fakehyp *fh;
         struct fakehyp_gmem *gmem;

@@ -5,10 +5,13 @@
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -517,6 +520,80 @@ static void test_fork_while_others_call(void **state)
     }
 }
 
+struct event_storm {
+    int agent;
+    char text[20000]; /* large: an allocator caches few of these, so it locks more often */
+    uint8_t frame[20100];
+    size_t length;
+    atomic_bool stop;
+};
+
+/* Sends without an allocation of its own: only the library's agent is at work. */
+static void *send_events(void *arg)
+{
+    struct event_storm *storm = arg;
+
+    while (!atomic_load(&storm->stop) && send(storm->agent, storm->frame, storm->length, MSG_NOSIGNAL) > 0)
+        ;
+    return NULL;
+}
+
+static void *return_null(void *arg)
+{
+    (void)arg;
+    return NULL;
+}
+
+/* Of the sizes that the agent allocates, and what the start of a thread takes. */
+static int allocate(void)
+{
+    static const size_t sizes[] = {8, 16, 24, 32, 48, 64, 96, 128, sizeof(((struct event_storm *)NULL)->text)};
+    pthread_t thread;
+    void *p[4];
+
+    for (size_t k = 0; k < sizeof(sizes) / sizeof(sizes[0]); k++) {
+        for (size_t i = 0; i < sizeof(p) / sizeof(p[0]); i++)
+            p[i] = malloc(sizes[k]);
+        for (size_t i = 0; i < sizeof(p) / sizeof(p[0]); i++)
+            free(p[i]);
+    }
+    return pthread_create(&thread, NULL, return_null, NULL) || pthread_join(thread, NULL);
+}
+
+/* A guest is forked while the agent may be at work: what the agent has locked the child would wait for in vain. */
+static void test_fork_while_agent_works(void **state)
+{
+    struct fixture *f = *state;
+    struct event_storm storm = {.agent = f->daemon.client[0]->agent};
+    Fakehyp__Request request = FAKEHYP__REQUEST__INIT;
+    Fakehyp__Event body = FAKEHYP__EVENT__INIT;
+    pthread_t thread;
+    int status;
+
+    body.kind = (char *)"converted";
+    memset(storm.text, 'x', sizeof(storm.text) - 1);
+    body.text = storm.text;
+    request.body_case = FAKEHYP__REQUEST__BODY_EVENT;
+    request.event = &body;
+    assert_true(fakehyp__request__get_packed_size(&request) <= sizeof(storm.frame));
+    storm.length = fakehyp__request__pack(&request, storm.frame);
+    assert_int_equal(pthread_create(&thread, NULL, send_events, &storm), 0);
+    for (int i = 0; i < 200; i++) {
+        pid_t pid = fork();
+        if (pid == 0)
+            _exit(allocate());
+        int pidfd = pidfd_open(pid, 0);
+        struct pollfd pfd = {.fd = pidfd, .events = POLLIN};
+        if (poll(&pfd, 1, 10000) != 1)
+            kill(pid, SIGKILL);
+        close(pidfd);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+    }
+    atomic_store(&storm.stop, true);
+    pthread_join(thread, NULL);
+}
+
 /* Called by the library as a private daemon: one connection, then the end. */
 static int play_daemon(void)
 {
@@ -550,6 +627,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_lost_events, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fork, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fork_while_others_call, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_fork_while_agent_works, setup, teardown),
     };
 
     return cmocka_run_group_tests_name("client calls", tests, NULL, NULL);
