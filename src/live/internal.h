@@ -56,6 +56,7 @@ struct live_file {
     struct rangemap open; /* VIEW_CLOSED / VIEW_OPEN */
     struct transition *transitions;
     char *direct_map; /* EL1's mapping of the shared file, made on first use */
+    bool huge;        /* huge folios were met: pages are copied before they are punched */
     struct live_file *next, *prev;
 };
 #define VIEW_CLOSED 0u
@@ -117,6 +118,7 @@ struct live {
     struct live_guest *guests;
     int pipe[2];
     size_t pipe_pages;
+    char *copy; /* pipe_pages of them, for move.c */
     uint64_t max_map_count;
     int direct_map_uffd;
 };

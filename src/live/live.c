@@ -75,6 +75,9 @@ int live_start(struct live *live, struct machine *machine)
     if (size < (int)PAGE)
         return -EIO;
     live->pipe_pages = (size_t)size / PAGE;
+    live->copy = malloc(live->pipe_pages * PAGE);
+    if (!live->copy)
+        return -ENOMEM;
     int rc = direct_map_open(live);
     if (rc)
         live_log(live, 0, "userfaultfd: %s; `fakehypctl doctor` tells what this machine lacks", strerrordesc_np(-rc));
@@ -91,5 +94,6 @@ void live_free(struct live *live)
             close(live->pipe[i]);
     if (live->direct_map_uffd >= 0)
         close(live->direct_map_uffd);
+    free(live->copy);
     free(live);
 }

@@ -47,6 +47,12 @@ static struct transition *begun(const struct live_file *f, uint64_t start, uint6
     return t;
 }
 
+static bool all_data(int fd, uint64_t start, uint64_t end)
+{
+    uint64_t first, past;
+    return fd_data(fd, start, end, &first, &past) && first == start && past == end;
+}
+
 /*
  * A page that is allocated and was never touched is no data, so the move would
  * not hold it; a first store just before the punch would be lost with it.
@@ -54,8 +60,7 @@ static struct transition *begun(const struct live_file *f, uint64_t start, uint6
  */
 static int touch_gaps(struct live_file *f, uint64_t start, uint64_t end)
 {
-    uint64_t first, past;
-    if (fd_data(f->shared_fd, start, end, &first, &past) && first == start && past == end)
+    if (all_data(f->shared_fd, start, end))
         return 0;
     int rc = fd_allocate(f->shared_fd, start, end);
     return rc ? rc : direct_map_touch(f, start, end);
@@ -104,7 +109,7 @@ static int begin_to_shared(struct live_file *f, uint64_t start, uint64_t end, st
      * page would be within reach before its bytes are there.  The move gives it
      * back, and then it serves there.
      */
-    int rc = fd_allocate(f->private_fd, start, end);
+    int rc = all_data(f->private_fd, start, end) ? 0 : fd_allocate(f->private_fd, start, end);
     if (rc)
         caller_explain(caller, "no memory for the pages that become shared");
     return rc;
@@ -122,6 +127,20 @@ int live_begin(void *ctx, struct mfile *mfile, uint64_t start, uint64_t end, boo
 
 /* ---- moving ---------------------------------------------------------------------------------------------------- */
 
+/* Lets go of what the pipe still holds. */
+static void drain(const struct live *live, size_t bytes)
+{
+    char sink[4096];
+
+    while (bytes) {
+        ssize_t n = read(live->pipe[0], sink, bytes < sizeof(sink) ? bytes : sizeof(sink));
+        if (n > 0)
+            bytes -= (size_t)n;
+        else if (n == 0 || errno != EINTR)
+            return;
+    }
+}
+
 /* Out of the pipe into `to`.  Nothing may be lost: short of memory means waiting for it. */
 static void splice_out(struct live *live, int to, uint64_t index, size_t bytes)
 {
@@ -135,14 +154,45 @@ static void splice_out(struct live *live, int to, uint64_t index, size_t bytes)
         if (n < 0 && errno == EINTR)
             continue;
         if (++tries > SPLICE_RETRIES) {
-            char sink[4096];
             live_log(live, 0, "%zu bytes of guest memory lost: %s", bytes, n ? strerror(errno) : "no space");
-            while (bytes && read(live->pipe[0], sink, bytes < sizeof(sink) ? bytes : sizeof(sink)) > 0)
-                bytes -= bytes < sizeof(sink) ? bytes : sizeof(sink);
+            drain(live, bytes);
             return;
         }
         nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
     }
+}
+
+/* Takes pages of `from` into the pipe; how many bytes it holds then. */
+static size_t hold(const struct live *live, int from, uint64_t first, uint64_t past)
+{
+    loff_t at = (loff_t)(first * PAGE);
+    size_t want = (past - first) * PAGE, held = 0;
+
+    while (held < want) {
+        ssize_t n = splice(from, &at, live->pipe[1], NULL, want - held, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+        if (n > 0)
+            held += (size_t)n;
+        else if (n == 0 || errno != EINTR)
+            break;
+    }
+    return held;
+}
+
+/*
+ * What a punch has left in [first, past) of `from` was part of a huge folio,
+ * which cannot be split while we hold it: the kernel has zeroed that part in
+ * place.  Its contents come from the copy; once it is let go it can be punched.
+ */
+static void move_copied(struct live *live, int from, int to, uint64_t first, uint64_t past)
+{
+    uint64_t start, end;
+
+    for (uint64_t at = first; at < past && fd_data(from, at, past, &start, &end); at = end)
+        if (pwrite(to, live->copy + (start - first) * PAGE, (end - start) * PAGE, (off_t)(start * PAGE)) !=
+            (ssize_t)((end - start) * PAGE))
+            live_log(live, 0, "pages [0x%llx, 0x%llx) of guest memory lost: %s", (unsigned long long)start,
+                     (unsigned long long)end, strerror(errno));
+    fd_punch(live, from, first, past);
 }
 
 /*
@@ -150,46 +200,53 @@ static void splice_out(struct live *live, int to, uint64_t index, size_t bytes)
  * unmaps them from every process, known to us or not; from here nobody can
  * write them), write them to `to`.  Only populated pages are held: a hole
  * would be held as the zero page, and a first store into it be lost.
+ *
+ * The first page of a step is copied too and goes alone: should it turn out to
+ * be part of a huge folio nothing is lost yet, and from then on all pages of
+ * this file are copied.
  */
-static uint64_t move_step(struct live *live, int from, int to, uint64_t first, uint64_t past)
+static uint64_t move_step(struct live_file *f, int from, int to, uint64_t first, uint64_t past)
 {
-    loff_t at = (loff_t)(first * PAGE);
-    size_t want = (past - first) * PAGE, held = 0;
-
-    while (held < want) {
-        ssize_t n = splice(from, &at, live->pipe[1], NULL, want - held, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
-        if (n <= 0) {
-            if (n < 0 && errno == EINTR)
-                continue;
-            break;
-        }
-        held += (size_t)n;
-    }
+    struct live *live = f->live;
+    uint64_t start, end;
+    size_t held = hold(live, from, first, past);
     /* A slot of the pipe may hold less than a page; whole pages move, the rest comes in the next step. */
     size_t pages = held / PAGE;
-    if (!pages)
+
+    if (!pages) {
+        drain(live, held);
         return 0;
-    fd_punch(live, from, first, first + pages);
-    bool gone = lseek(from, (off_t)(first * PAGE), SEEK_HOLE) == (off_t)(first * PAGE);
-    splice_out(live, to, first, held);
-    if (!gone) {
-        /* A huge folio that is held cannot be split: the kernel has zeroed the part, and frees it once it is let go. */
-        fd_punch(live, from, first, first + pages);
-        live_log(live, 0,
-                 "pages [0x%llx, +0x%zx) were part of a huge folio: their contents are lost.  A process has collapsed "
-                 "its view (MADV_COLLAPSE, or MADV_HUGEPAGE and khugepaged)",
-                 (unsigned long long)first, pages);
     }
+    past = first + pages;
+    uint64_t copied = f->huge ? past : first + 1;
+    if (pread(from, live->copy, (copied - first) * PAGE, (off_t)(first * PAGE)) < 0)
+        live_log(live, 0, "copying pages of guest memory: %s", strerror(errno));
+    fd_punch(live, from, first, copied);
+    if (fd_data(from, first, copied, &start, &end)) {
+        if (!f->huge)
+            live_log(live, 1,
+                     "guest_memfd %u has huge folios: a process has collapsed its view (MADV_COLLAPSE, or MADV_HUGEPAGE "
+                     "and khugepaged); what it stores while a page changes sides may be lost, and conversions are slower",
+                     f->mfile->id);
+        f->huge = true;
+        splice_out(live, to, first, (copied - first) * PAGE);
+        drain(live, held - (copied - first) * PAGE);
+        move_copied(live, from, to, first, copied);
+        return copied - first;
+    }
+    if (copied < past)
+        fd_punch(live, from, copied, past);
+    splice_out(live, to, first, held);
     return pages;
 }
 
 /* One look for a whole run of data: asking where it ends walks all of it. */
-static uint64_t move_run(struct live *live, int from, int to, uint64_t first, uint64_t past)
+static uint64_t move_run(struct live_file *f, int from, int to, uint64_t first, uint64_t past)
 {
     uint64_t start = first;
     while (first < past) {
-        uint64_t step = past - first < live->pipe_pages ? past - first : live->pipe_pages;
-        uint64_t n = move_step(live, from, to, first, first + step);
+        uint64_t step = past - first < f->live->pipe_pages ? past - first : f->live->pipe_pages;
+        uint64_t n = move_step(f, from, to, first, first + step);
         first += n;
         if (!n || first < past)
             sched_relax();
@@ -201,12 +258,12 @@ static uint64_t move_run(struct live *live, int from, int to, uint64_t first, ui
 
 static uint64_t move_bytes(struct live_file *f, uint64_t start, uint64_t end, bool to_host)
 {
-    struct live *live = f->live;
     int from = to_host ? f->private_fd : f->shared_fd, to = to_host ? f->shared_fd : f->private_fd;
     uint64_t first, past, held, held_past, moved = 0;
+    bool again = false;
 
-    for (uint64_t at = start; fd_data(from, at, end, &first, &past); at = first) {
-        uint64_t n = move_run(live, from, to, first, past);
+    for (uint64_t at = start; at < end && fd_data(from, at, end, &first, &past); at = first) {
+        uint64_t n = move_run(f, from, to, first, past);
         moved += n;
         first += n;
     }
@@ -215,7 +272,8 @@ static uint64_t move_bytes(struct live_file *f, uint64_t start, uint64_t end, bo
      * were not there at the first look; one that has moved already and is
      * back in `from` is a stranger's, and must not overwrite what it displaced.
      */
-    for (uint64_t at = start; fd_data(from, at, end, &first, &past); at = first) {
+    for (uint64_t at = start; at < end && fd_data(from, at, end, &first, &past); at = first) {
+        again = true;
         if (fd_data(to, first, past, &held, &held_past)) {
             if (held == first) {
                 first = held_past;
@@ -223,12 +281,13 @@ static uint64_t move_bytes(struct live_file *f, uint64_t start, uint64_t end, bo
             }
             past = held;
         }
-        uint64_t n = move_run(live, from, to, first, past);
+        uint64_t n = move_run(f, from, to, first, past);
         moved += n;
         first += n;
     }
-    /* What is left is nobody's: strays, and what a stranger's fallocate() made, which is no data. */
-    fd_punch(live, from, start, end);
+    /* What is left is nobody's: strays, and pages that were allocated and never touched, which are no data. */
+    if (again || moved < end - start)
+        fd_punch(f->live, from, start, end);
     return moved;
 }
 
@@ -294,13 +353,14 @@ void live_move(void *ctx, struct mfile *mfile, uint64_t start, uint64_t end, boo
         }
     }
     begun(f, start, end)->moved = true;
+    uint64_t first, past;
     /* A stray page in a hole of the shared file would become the guest's data. */
-    if (to_host)
+    if (to_host && fd_data(f->shared_fd, start, end, &first, &past))
         fd_punch(live, f->shared_fd, start, end);
     uint64_t moved = move_bytes(f, start, end, to_host);
     if (to_host && end - start >= OPEN_MIN_PAGES)
         open_views(f, start, end);
-    else if (to_host)
+    else if (to_host && moved < end - start)
         populate(f, start, end);
     machine_record(live->machine, &(struct host_event){.kind = HOST_EV_move,
                                                        .vm = gmem_vm_id(mfile->gmem),

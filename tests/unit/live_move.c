@@ -23,6 +23,11 @@
 #include "src/live/live.h"
 
 #define PAGE UINT64_C(4096)
+#define HUGE (UINT64_C(2) << 20)
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
 struct world {
     struct live *live;
@@ -121,7 +126,11 @@ static void map_view(struct world *w)
     w->uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | 1);
     assert_true(w->uffd >= 0);
     assert_int_equal(ioctl(w->uffd, UFFDIO_API, &api), 0);
-    w->view = mmap(NULL, bytes, PROT_NONE, MAP_SHARED, live_file_fd(w->gmem), 0);
+    /* As a huge page has to lie, for those that want to have some. */
+    char *room = mmap(NULL, bytes + HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    assert_ptr_not_equal(room, MAP_FAILED);
+    char *aligned = (char *)(((uintptr_t)room + HUGE - 1) & ~(uintptr_t)(HUGE - 1));
+    w->view = mmap(aligned, bytes, PROT_NONE, MAP_SHARED | MAP_FIXED, live_file_fd(w->gmem), 0);
     assert_ptr_not_equal(w->view, MAP_FAILED);
     assert_int_equal(madvise(w->view, bytes, MADV_DONTFORK), 0);
     struct uffdio_register reg = {.range = {(uint64_t)(uintptr_t)w->view, bytes}, .mode = UFFDIO_REGISTER_MODE_MISSING};
@@ -290,6 +299,86 @@ static void stray_is_no_data(struct world *w)
     assert_string_equal(w->view + 3 * PAGE, "kept");
 }
 
+static void fill(struct world *w)
+{
+    for (uint64_t i = 0; i < w->nr_pages; i++)
+        memcpy(w->view + i * PAGE, &i, sizeof(i));
+}
+
+/* Each page has what fill() stored, on whichever side it is. */
+static void check_filled(struct world *w)
+{
+    for (uint64_t i = 0; i < w->nr_pages; i++) {
+        uint64_t found = ~i;
+        assert_int_equal(live_stage_ops.read(w->live, machine_file(w->gmem), !gmem_is_private(w->gmem, i), i * PAGE,
+                                             &found, sizeof(found)),
+                         0);
+        assert_int_equal(found, i);
+    }
+}
+
+/* A program makes a huge folio of its view: false where the kernel cannot. */
+static bool collapse(struct world *w, uint64_t page)
+{
+    if (madvise(w->view + page * PAGE, HUGE, MADV_COLLAPSE) == 0)
+        return true;
+    assert_true(errno == EINVAL || errno == ENOSYS);
+    print_message("# MADV_COLLAPSE: %s: only small folios are tried\n", strerror(errno));
+    return false;
+}
+
+static void collapsed_view(struct world *w)
+{
+    fill(w);
+    if (!collapse(w, 0) || !collapse(w, 512))
+        return;
+    /* One page of the first, then all: what the kernel left of the folio has pieces of several sizes. */
+    assert_int_equal(convert(w, 5, 1, true), 0);
+    assert_int_equal(probe(w, 5), EFAULT);
+    assert_int_equal(probe(w, 4) + probe(w, 6), 0);
+    check_filled(w);
+    assert_int_equal(convert(w, 100, 700, true), 0);
+    check_filled(w);
+    assert_int_equal(convert(w, 0, w->nr_pages, true), 0);
+    check_filled(w);
+    assert_int_equal(convert(w, 0, w->nr_pages, false), 0);
+    check_filled(w);
+    /* And once more, when it is known that there are such folios. */
+    assert_true(collapse(w, 0));
+    assert_int_equal(convert(w, 0, w->nr_pages, true), 0);
+    check_filled(w);
+}
+
+static void collapsed_and_held(struct world *w)
+{
+    struct live_audit counts;
+    char buf[8] = "";
+    int fds[2];
+
+    fill(w);
+    if (!collapse(w, 0))
+        return;
+    struct iovec iov = {.iov_base = w->view + 9 * PAGE, .iov_len = 8};
+    assert_int_equal(pipe(fds), 0);
+    assert_int_equal(vmsplice(fds[1], &iov, 1, 0), 8);
+    const struct gmem_attributes2 attr = {8 * PAGE, 4 * PAGE, KVM_MEMORY_ATTRIBUTE_PRIVATE, 0};
+    struct gmem_busy busy;
+    assert_int_equal(gmem_set_attributes2(w->gmem, &attr, &w->caller, &busy), 0);
+    check_filled(w);
+    /* As long as somebody holds the folio its zeroed pages stay where they were: the signal is lost, and found. */
+    assert_int_equal(*(uint64_t *)(void *)(w->view + 9 * PAGE), 0);
+    assert_true(live_audit(w->live, audit_report, NULL, &counts) > 0);
+    assert_int_equal(counts.strays, 4);
+    assert_int_equal(read(fds[0], buf, 8), 8);
+    close(fds[0]);
+    close(fds[1]);
+    assert_true(live_audit(w->live, audit_report, NULL, &counts) > 0);
+    audit(w);
+    for (uint64_t i = 8; i < 12; i++)
+        assert_int_equal(probe(w, i), EFAULT);
+    check_filled(w);
+}
+
 static void fallocate_stops_where_memory_ends(struct world *w)
 {
     struct gmem_stats stats;
@@ -346,6 +435,8 @@ TEST(stray_page, 16)
 TEST(stray_is_no_data, 16)
 TEST(fallocate_stops_where_memory_ends, UINT64_C(100000))
 TEST(agent_fails, 1024)
+TEST(collapsed_view, 1024)
+TEST(collapsed_and_held, 1024)
 
 int main(void)
 {
@@ -355,6 +446,7 @@ int main(void)
         cmocka_unit_test(test_held_by_a_pipe),   cmocka_unit_test(test_direct_map),
         cmocka_unit_test(test_stray_page),       cmocka_unit_test(test_agent_fails),
         cmocka_unit_test(test_stray_is_no_data), cmocka_unit_test(test_fallocate_stops_where_memory_ends),
+        cmocka_unit_test(test_collapsed_view),   cmocka_unit_test(test_collapsed_and_held),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
