@@ -143,7 +143,12 @@ static void end(struct round *r, struct totals *t)
     unsigned long before = atomic_load(&r->survivor->secrets_refused);
 
     rig_sleep_ms(AFTERMATH_MS);
-    unsigned long after = atomic_load(&r->survivor->secrets_refused);
+    /* On a busy machine it may not have had a turn yet. */
+    unsigned long after = before;
+    for (unsigned i = 0; i < LIMIT_MS && after == before; i++) {
+        after = atomic_load(&r->survivor->secrets_refused);
+        rig_sleep_ms(1);
+    }
     atomic_store(&r->survivor->stop, true);
     uint64_t since = rig_now_ns();
     rig_child_ok(r->survivor_pid);
