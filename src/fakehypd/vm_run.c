@@ -10,46 +10,46 @@
 #include "src/fakehypd/guest.h"
 #include "src/fakehypd/handles.h"
 
+static int no_guest(struct caller *caller)
+{
+    caller_explain(caller, "no guest was started: fakehyp_guest_start() comes before vcpu_run");
+    return -ENOENT;
+}
+
+static bool has_guest(const struct vm_handle *vm)
+{
+    return vm->guest || vm->had_guest;
+}
+
+/* The guest was asked for but may not be there yet; one that does not come is forgotten in the end. */
+static int wait_attached(struct vm_handle *vm, struct caller *caller)
+{
+    while (!vm->dying && vm->guest && !guest_attached(vm->guest))
+        sched_wait_uncancelled(&vm->changed, SCHED_FOREVER);
+    if (vm->dying) {
+        caller_explain(caller, "the VM is being destroyed");
+        return -ENOENT;
+    }
+    return has_guest(vm) ? 0 : no_guest(caller);
+}
+
 static void run_task(void *arg)
 {
     struct vcpu_run *run = arg;
     struct vm_handle *vm = run->vm;
-    struct vcpu *vcpu = vm->dying ? NULL : vm_vcpu(vm->vm, run->index);
 
+    run->rc = wait_attached(vm, &run->caller);
     /* EL1's vm_destroy() waits for us, so the VM is there until vcpu_run() has returned. */
-    run->rc = vcpu ? vcpu_run(vcpu, &run->record, &run->caller) : -ENOENT;
+    if (run->rc == 0)
+        run->rc = vcpu_run(vm_vcpu(vm->vm, run->index), &run->record, &run->caller);
     run->running = false;
     run->done = true;
     sched_wake_all(&run->ended);
     vm_handle_put(vm);
 }
 
-/* The guest was asked for but is not there yet: 0 when it is. */
-static int wait_attached(struct vm_handle *vm, uint64_t deadline, struct caller *caller)
+static int begin(struct vcpu_run *run, uint64_t hypercall_ret, const struct caller *caller)
 {
-    while (!vm->dying && vm->guest && !guest_attached(vm->guest)) {
-        uint64_t now = sched_now();
-        int rc = now >= deadline ? -ETIMEDOUT : sched_wait(&vm->changed, deadline - now);
-        if (rc)
-            return rc;
-    }
-    if (vm->dying) {
-        caller_explain(caller, "the VM is being destroyed");
-        return -ENOENT;
-    }
-    if (!vm->guest && !vm->had_guest) {
-        caller_explain(caller, "no guest was started: fakehyp_guest_start() comes before vcpu_run");
-        return -ENOENT;
-    }
-    return 0;
-}
-
-static int begin(struct vcpu_run *run, uint64_t deadline, uint64_t hypercall_ret, struct caller *caller)
-{
-    int rc = wait_attached(run->vm, deadline, caller);
-
-    if (rc)
-        return rc;
     memset(&run->record, 0, sizeof(run->record));
     run->record.ret = hypercall_ret;
     run->caller = (struct caller){.pid = caller->pid, .tid = caller->tid, .program = run->vm->program};
@@ -67,7 +67,7 @@ static int attend(struct vcpu_run *run, uint64_t deadline, uint64_t hypercall_re
     int rc = 0;
 
     if (!run->running && !run->done)
-        rc = begin(run, deadline, hypercall_ret, caller);
+        rc = has_guest(run->vm) ? begin(run, hypercall_ret, caller) : no_guest(caller);
     while (rc == 0 && !run->done) {
         uint64_t now = sched_now();
         rc = sched_wait(&run->ended, deadline == SCHED_FOREVER ? SCHED_FOREVER : now < deadline ? deadline - now : 0);

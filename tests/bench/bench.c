@@ -5,7 +5,8 @@
  * the machine; the ratios travel.
  *
  * Writes a table to the terminal and bench.json to the working directory: an
- * array of {name, unit, value, floor, ratio, goal}.
+ * array of {name, unit, value, floor, ratio, goal}; floor and ratio are null
+ * where the goal is a bound of the value itself.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,24 +25,19 @@
 
 #include <jansson.h>
 
-#include <fakehyp/fakehyp.h>
-
-#define PAGE UINT64_C(4096)
-#define PAIRS 11
-#define MIB (UINT64_C(1) << 20)
-#define GIB (UINT64_C(1) << 30)
+#include "tests/bench/bench.h"
 
 static struct fakehyp *fh;
 static struct fakehyp_vm *vm;
 static json_t *results;
 
-static _Noreturn void die(const char *what)
+_Noreturn void die(const char *what)
 {
     fprintf(stderr, "bench: %s: %s\n", what, fakehyp_last_error());
     exit(1);
 }
 
-static double now_us(void)
+double now_us(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -60,7 +56,7 @@ static double median(double *v)
     return v[PAIRS / 2];
 }
 
-static void result(const char *name, const char *unit, double *values, double *floors, double goal)
+void result(const char *name, const char *unit, double *values, double *floors, double goal)
 {
     double value = median(values), floor = median(floors), ratio = value / floor;
     printf("%-58s %10.2f %10.2f %-10s %6.2f x  goal %4.2f x  %s\n", name, value, floor, unit, ratio, goal,
@@ -68,6 +64,15 @@ static void result(const char *name, const char *unit, double *values, double *f
     fflush(stdout);
     json_array_append_new(results, json_pack("{s:s,s:s,s:f,s:f,s:f,s:f}", "name", name, "unit", unit, "value", value,
                                              "floor", floor, "ratio", ratio, "goal", goal));
+}
+
+void bounded(const char *name, const char *unit, double value, double bound)
+{
+    printf("%-58s %10.2f %10s %-10s %8s  goal %.0f  %s\n", name, value, "-", unit, "", bound,
+           value <= bound ? "" : "MISSED");
+    fflush(stdout);
+    json_array_append_new(results, json_pack("{s:s,s:s,s:f,s:n,s:n,s:f}", "name", name, "unit", unit, "value", value,
+                                             "floor", "ratio", "goal", bound));
 }
 
 static void convert(struct fakehyp_gmem *gmem, uint64_t offset, uint64_t size, uint64_t attributes)
@@ -345,6 +350,8 @@ int main(int argc, char **argv)
     first_touch(true);
     refused();
     fakehyp_vm_destroy(vm);
+    guest_aborts(fh);
+    daemon_memory(fh);
     fakehyp_disconnect(fh);
     if (json_dump_file(results, "bench.json", JSON_INDENT(2) | JSON_REAL_PRECISION(6)))
         return 1;

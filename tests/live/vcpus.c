@@ -8,9 +8,11 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define NR_VMS 4
+#define NR_SLOTS 64
 
 /* A thread that runs one vCPU until its puppet waits for the next command. */
 struct runner {
@@ -157,6 +159,42 @@ static void timeouts(void **state)
     pvm_destroy(&v);
 }
 
+static int raise_flag(struct fakehyp_guest *guest, void *arg)
+{
+    (void)guest;
+    atomic_store((atomic_int *)arg, 1);
+    return 7;
+}
+
+/* A run that times out has begun, also when the guest was still on its way. */
+static void goes_on_without_waiting(void **state)
+{
+    atomic_int *flag = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct fakehyp_gmem *gmem;
+    struct fakehyp_vcpu *vcpu;
+    struct fakehyp_vm *vm;
+
+    assert_ptr_not_equal(flag, MAP_FAILED);
+    must(fakehyp_vm_create(*state, NULL, &vm));
+    must(fakehyp_gmem_create(vm, NR_SLOTS * PAGE, 0, &gmem));
+    /* The guest is attached when it has mapped them all. */
+    for (uint32_t i = 0; i < NR_SLOTS; i++)
+        must(fakehyp_set_memory_region(vm, i, i * PAGE, PAGE, gmem, i * PAGE));
+    must(fakehyp_vcpu_create(vm, 0, &vcpu));
+    must(fakehyp_guest_start(vm, raise_flag, flag));
+    int rc = fakehyp_vcpu_run(vcpu, 0);
+    assert_true(rc == 0 || rc == -ETIMEDOUT);
+    for (unsigned i = 0; i < 5000 && !atomic_load(flag); i++)
+        rig_sleep_ms(1);
+    assert_int_equal(atomic_load(flag), 1);
+    must(fakehyp_vcpu_run(vcpu, 5000));
+    assert_int_equal(fakehyp_vcpu_state(vcpu)->system_event.type, FAKEHYP_SYSTEM_EVENT_SHUTDOWN);
+    assert_int_equal(fakehyp_vcpu_state(vcpu)->system_event.data, 7);
+    must(fakehyp_vm_destroy(vm));
+    fakehyp_gmem_close(gmem);
+    munmap(flag, PAGE);
+}
+
 /* VM destroyed while a thread is inside its vCPU. */
 static void destroyed_under_way(void **state)
 {
@@ -264,6 +302,7 @@ static const struct CMUnitTest tests[] = {
     live_test(several_vms),
     live_test(one_after_another),
     live_test(timeouts),
+    live_test(goes_on_without_waiting),
     live_test(destroyed_under_way),
     live_test(stopped_guest),
     live_test(stopped_guest_goes_on),
