@@ -38,7 +38,7 @@ struct hyp_platform {
 };
 
 struct hyp_memory_region {
-    uint64_t base, size; /* bytes, page aligned; sorted, disjoint */
+    uint64_t base, size; /* bytes, page aligned; sorted, disjoint; address 0 may only be NOMAP */
     bool nomap;
 };
 

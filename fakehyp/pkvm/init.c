@@ -22,6 +22,9 @@ static bool memory_ok(const struct hyp_config *config)
             return false;
         if (region->base < end || region->base >= limit || region->size > limit - region->base)
             return false;
+        /* Address 0 ends a list of pages, so no page that can be in one may be there. */
+        if (region->base == 0 && !region->nomap)
+            return false;
         end = region->base + region->size;
         if (!region->nomap && (pfn < config->vmemmap_base_pfn || pfn - config->vmemmap_base_pfn > config->vmemmap_nr ||
                                nr > config->vmemmap_nr - (pfn - config->vmemmap_base_pfn)))

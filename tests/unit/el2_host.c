@@ -159,6 +159,15 @@ static void test_boot_configurations(void **state)
     memory[1].size = 0;
     assert_int_equal(hyp_init(hyp, &good), -HYP_EINVAL);
     memory[1].size = 2048 << 12;
+    /* Address 0 ends a list of pages: a page there would be lost when EL2 gives it back. */
+    memory[0].base = 0;
+    memory[1].base = 2048 << 12;
+    config = good;
+    config.vmemmap_base_pfn = 0;
+    config.pool_pfn = 1;
+    assert_int_equal(hyp_init(hyp, &config), -HYP_EINVAL);
+    memory[0].base = EL2_BASE_PFN << 12;
+    memory[1].base = (EL2_BASE_PFN + 2048) << 12;
 
     for (unsigned pa_bits = 33; pa_bits <= 48; pa_bits++) {
         struct hyp_vttbr vttbr;
