@@ -208,7 +208,7 @@ static void clear_entry(struct s2_pgtable *pgt, const struct s2_walk *walk)
     write_pte(walk->ptep[level], 0);
     while (--table_page(pgt, walk->table[level])->refcount == 1 && level > pgt->start_level)
         write_pte(walk->ptep[--level], 0);
-    if (s2_pte_valid(walk->pte))
+    if (s2_pte_valid(walk->pte) || level < walk->level)
         flush_entry(pgt, walk);
     for (int freed = walk->level; freed > level; freed--)
         hyp_pool_free(pgt->mm, pgt->pool, walk->table[freed]);
