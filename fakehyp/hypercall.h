@@ -155,7 +155,7 @@ struct kvm_host_vcpu {
     uint64_t far;
     uint64_t hpfar;
     /*
-     * x0..x3 of an HVC exit.  For a call that EL2 leaves to the host the host
+     * W0 (the function id) and x1..x3 of an HVC exit.  For a call that EL2 leaves to the host the host
      * answers in x[0] before it runs the vcpu again.  For a consent-mode
      * MEM_UNSHARE x[0] = 0 means consent, anything else refusal.  After a
      * MEM_SHARE that EL2 has carried out, the exit only informs.

@@ -135,7 +135,12 @@ enum hyp_next hyp_guest_trap(struct hyp *hyp, unsigned cpu, const struct hyp_tra
     vcpu->esr = trap->esr;
     vcpu->hpfar = trap->hpfar;
     vcpu->regs = (struct hyp_guest_regs){.x = {trap->x[0], trap->x[1], trap->x[2], trap->x[3]}};
-    if (ESR_EC(trap->esr) == ESR_EC_HVC64)
-        return guest_call(hyp, vcpu, trap, host_regs);
+    if (ESR_EC(trap->esr) == ESR_EC_HVC64) {
+        struct hyp_trap call = *trap;
+
+        /* The function id is W0.  The host is shown what EL2 acts on, so that both take it for the same call. */
+        call.x[0] = (uint32_t)trap->x[0];
+        return guest_call(hyp, vcpu, &call, host_regs);
+    }
     return exit_to_host(hyp, vcpu, trap->far, no_call, host_regs);
 }

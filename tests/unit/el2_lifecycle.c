@@ -288,6 +288,7 @@ static void test_answers_without_exit(void **state)
     } cases[] = {
         {{SMCCC_VENDOR_HYP_FEATURES}, 0x1d},
         {{SMCCC_HYP_MEMINFO}, HYP_PAGE_SIZE},
+        {{SMCCC_HYP_MEMINFO | UINT64_MAX << 32}, HYP_PAGE_SIZE}, /* the function id is W0 */
         {{SMCCC_HYP_MEMINFO, 1}, INVALID},
         {{SMCCC_HYP_MEMINFO, 0, 1}, INVALID},
         {{SMCCC_HYP_MEMINFO, 0, 0, 1}, INVALID},
@@ -326,7 +327,7 @@ static void test_other_calls_go_to_the_host(void **state)
 
         enter(f);
         assert_int_equal(el2_guest_hvc(f->el2, ids[i], 11, 12, 13), HYP_NEXT_HOST);
-        assert_exit(f, ESR_EC_HVC64, ids[i], 11);
+        assert_exit(f, ESR_EC_HVC64, (uint32_t)ids[i], 11);
         assert_int_equal(host->x[2], 12);
         assert_int_equal(host->x[3], 13);
         host->x[0] = 4711;
