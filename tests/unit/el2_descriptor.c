@@ -218,6 +218,10 @@ static void test_block_over_table(void **state)
     leaf(f, PA, 2);
     assert_int_equal(nr_free(f), f->nr_free - 1);
     assert_int_equal(f->el2->nr_yields, 1);
+    /* The table that went comes back empty. */
+    assert_int_equal(s2_map(&f->pgt, PA + (4 << 20), HYP_PAGE_SIZE, PA, ATTR, false, NULL), 0);
+    for (unsigned i = 1; i < S2_ENTRIES; i++)
+        assert_int_equal(leaf(f, PA + (4 << 20) + i * HYP_PAGE_SIZE, 3), 0);
     s2_destroy(&f->pgt);
     /* The PGD as well. */
     assert_int_equal(nr_free(f), f->nr_free + hyp_s2_pgd_pages(EL2_IPA_BITS));

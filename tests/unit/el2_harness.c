@@ -10,10 +10,17 @@ static void *phys_to_virt(void *ctx, uint64_t phys)
     return el2_virt(ctx, phys);
 }
 
+static void notify_watch(struct el2 *el2, enum el2_event event, uint16_t vmid, uint64_t addr, uint64_t nr)
+{
+    if (el2->watch)
+        el2->watch(el2->watch_ctx, event, vmid, addr, nr);
+}
+
 static void zero_page(void *ctx, uint64_t phys)
 {
     struct el2 *el2 = ctx;
 
+    notify_watch(el2, EL2_ZERO_PAGE, 0, phys, 1);
     memset(el2_virt(el2, phys), 0, HYP_PAGE_SIZE);
     el2->nr_zeroed++;
 }
@@ -22,6 +29,7 @@ static void log_tlbi(void *ctx, uint16_t vmid, uint64_t ipa, uint64_t nr)
 {
     struct el2 *el2 = ctx;
 
+    notify_watch(el2, EL2_TLBI, vmid, ipa, nr);
     el2->tlbi[el2->nr_tlbi++ % EL2_TLBI_LOG] = (struct el2_tlbi){vmid, ipa, nr};
 }
 
@@ -30,6 +38,7 @@ static void count_yield(void *ctx, const char *label)
     struct el2 *el2 = ctx;
 
     assert_string_equal(label, "s2:bbm");
+    notify_watch(el2, EL2_YIELD, 0, 0, 0);
     el2->nr_yields++;
 }
 

@@ -29,6 +29,8 @@ struct el2_tlbi {
     uint64_t ipa, nr;
 };
 
+enum el2_event { EL2_ZERO_PAGE, EL2_TLBI, EL2_YIELD };
+
 struct el2 {
     struct hyp *hyp;
     uint8_t *ram;
@@ -44,6 +46,9 @@ struct el2 {
     bool check;        /* run hyp_check() after each call; on by default */
     jmp_buf *on_panic; /* NULL: a panic fails the test */
     const char *panic;
+    /* Called in the midst of EL2's calls, before the event is logged.  addr: the page, the IPA, or 0. */
+    void (*watch)(void *ctx, enum el2_event event, uint16_t vmid, uint64_t addr, uint64_t nr);
+    void *watch_ctx;
 };
 
 struct el2_vm {

@@ -84,6 +84,21 @@ static void test_donation_breaks_block(void **state)
     el2_check(el2);
 }
 
+/* The NOMAP region begins with a 2 MiB block and ends within it. */
+static void test_no_block_beyond_region(void **state)
+{
+    struct el2 *el2 = *state;
+    uint64_t pte;
+
+    assert_int_equal(el2->nomap_pfn % 512, 0);
+    assert_int_equal(hyp_host_abort(el2->hyp, 0, el2->nomap_pfn << 12, true), HYP_ABORT_RETRY);
+    assert_int_equal(host_level(el2, el2->nomap_pfn, &pte), 3);
+    assert_int_equal(pte, s2_leaf(el2->nomap_pfn << 12, s2_host_memory_attr(), 3));
+    host_level(el2, el2->gap_pfn, &pte);
+    assert_int_equal(pte, 0);
+    el2_check(el2);
+}
+
 /* MMIO mappings give way when the pool is empty: a donation never fails for lack of a table. */
 static void test_mmio_gives_way(void **state)
 {
@@ -319,8 +334,13 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_largest_block_in_region), TEST(test_donation_breaks_block), TEST(test_mmio_gives_way),
-        TEST(test_boot_configurations),     TEST(test_pool_is_enough),        TEST(test_views_refuse),
+        TEST(test_largest_block_in_region),
+        TEST(test_no_block_beyond_region),
+        TEST(test_donation_breaks_block),
+        TEST(test_mmio_gives_way),
+        TEST(test_boot_configurations),
+        TEST(test_pool_is_enough),
+        TEST(test_views_refuse),
         TEST(test_check_sees_damage),
     };
 

@@ -251,6 +251,10 @@ static void test_consent_is_used_up(void **state)
 
     donate(f, GFN);
     share(f);
+    /* Shared too: after the answer the registers, zeroes, name this page. */
+    el2_topup(f->el2, &f->vm, 0, 3);
+    donate(f, 0);
+    assert_int_equal(pkvm_guest_share_host(f->el2->hyp, hyp_vm_find(f->el2->hyp, f->vm.handle), 0), 0);
     assert_int_equal(el2_guest_hvc(f->el2, SMCCC_MEM_UNSHARE, IPA, 0, 0), HYP_NEXT_HOST);
     host->x[0] = 1;
     /* The vcpu may move in between. */
@@ -261,6 +265,27 @@ static void test_consent_is_used_up(void **state)
     enter(f);
     assert_answer(f, INVALID);
     assert_int_equal(el2_guest_state(f->el2, &f->vm, GFN), PKVM_PAGE_SHARED_OWNED);
+    assert_int_equal(el2_guest_state(f->el2, &f->vm, 0), PKVM_PAGE_SHARED_OWNED);
+}
+
+/* Whoever does not answer does not consent; and what happened to the page in between counts. */
+static void test_consent_is_not_enough(void **state)
+{
+    struct fixture *f = *state;
+    struct kvm_host_vcpu *host = el2_host_vcpu(f->el2, &f->vm, 0);
+
+    donate(f, GFN);
+    share(f);
+    assert_int_equal(el2_guest_hvc(f->el2, SMCCC_MEM_UNSHARE, IPA, 0, 0), HYP_NEXT_HOST);
+    enter(f);
+    assert_answer(f, INVALID);
+    assert_int_equal(el2_guest_state(f->el2, &f->vm, GFN), PKVM_PAGE_SHARED_OWNED);
+
+    assert_int_equal(el2_guest_hvc(f->el2, SMCCC_MEM_UNSHARE, IPA, 0, 0), HYP_NEXT_HOST);
+    assert_int_equal(pkvm_guest_unshare_host(f->el2->hyp, hyp_vm_find(f->el2->hyp, f->vm.handle), GFN), 0);
+    host->x[0] = 0;
+    enter(f);
+    assert_answer(f, INVALID);
 }
 
 static void test_unshare_unilateral(void **state)
@@ -334,7 +359,21 @@ static void test_other_calls_go_to_the_host(void **state)
         regs = el2_enter(f->el2, &f->vm, 0);
         assert_int_equal(regs->x[0], 4711);
         assert_int_equal(regs->x[1], 11);
+        /* One answer a call. */
+        host->x[0] = 4712;
+        assert_int_equal(el2_enter(f->el2, &f->vm, 0)->x[0], 4711);
     }
+}
+
+/* A trap with this syndrome, and what vcpu_in_poison_fault makes of it. */
+static int64_t poison_fault(struct fixture *f, uint64_t ec, uint64_t fsc, uint64_t ipa)
+{
+    const struct hyp_trap trap = {.esr = ec << ESR_EC_SHIFT | fsc, .hpfar = HPFAR_FROM_IPA(ipa)};
+    uint64_t regs[8];
+
+    enter(f);
+    assert_int_equal(hyp_guest_trap(f->el2->hyp, 0, &trap, regs), HYP_NEXT_HOST);
+    return EL2_CALL(f->el2, vcpu_in_poison_fault);
 }
 
 static void test_poison(void **state)
@@ -367,6 +406,12 @@ static void test_poison(void **state)
     enter(f);
     assert_int_equal(el2_guest_abort(f->el2, 0, false), HYP_NEXT_HOST);
     assert_int_equal(EL2_CALL(f->el2, vcpu_in_poison_fault), -HYP_EINVAL);
+    assert_int_equal(poison_fault(f, ESR_EC_IABT_LOW, ESR_FSC_TRANS_L(3), IPA), 1);
+    assert_int_equal(poison_fault(f, ESR_EC_IABT_LOW, ESR_FSC_TRANS_L(0), IPA), 1);
+    assert_int_equal(poison_fault(f, ESR_EC_DABT_CUR, ESR_FSC_TRANS_L(3), IPA), -HYP_EINVAL);
+    assert_int_equal(poison_fault(f, ESR_EC_DABT_LOW, ESR_FSC_PERM_L(3), IPA), -HYP_EINVAL);
+    assert_int_equal(poison_fault(f, ESR_EC_DABT_LOW, ESR_FSC_TRANS_L(0) - 1, IPA), -HYP_EINVAL);
+    assert_int_equal(poison_fault(f, ESR_EC_DABT_LOW, ESR_FSC_TRANS_L(3), UINT64_C(1) << EL2_IPA_BITS), -HYP_ERANGE);
     enter(f);
     assert_int_equal(el2_guest_hvc(f->el2, SMCCC_MEM_SHARE, IPA, 0, 0), HYP_NEXT_GUEST);
     assert_answer(f, INVALID);
@@ -401,6 +446,12 @@ static void test_loading(void **state)
     assert_non_null(hyp_guest_regs(el2->hyp, 1));
     el2_call(el2, 0, HVC_vcpu_load, f->vm.handle, 1, 0, 0);
     assert_int_equal(EL2_CALL(el2, vcpu_run, f->vm.host_vcpu[1]), -HYP_EINVAL);
+    /* A free vcpu does not push the loaded one off its CPU. */
+    el2_call(el2, 1, HVC_vcpu_put, 0, 0, 0, 0);
+    el2_call(el2, 0, HVC_vcpu_load, f->vm.handle, 1, 0, 0);
+    assert_int_equal(EL2_CALL(el2, vcpu_run, f->vm.host_vcpu[1]), -HYP_EINVAL);
+    el2_call(el2, 1, HVC_vcpu_load, f->vm.handle, 1, 0, 0);
+    assert_non_null(hyp_guest_regs(el2->hyp, 1));
     enter(f);
     assert_int_equal(EL2_CALL(el2, start_teardown_vm, f->vm.handle), -HYP_EINVAL);
     el2_call(el2, 1, HVC_vcpu_put, 0, 0, 0, 0);
@@ -454,6 +505,7 @@ int main(void)
         TEST(test_share_of_unmapped_ipa),
         TEST(test_unshare_by_consent),
         TEST(test_consent_is_used_up),
+        TEST(test_consent_is_not_enough),
         cmocka_unit_test_setup_teardown(test_unshare_unilateral, set_up_unilateral, tear_down),
         TEST(test_answers_without_exit),
         TEST(test_other_calls_go_to_the_host),

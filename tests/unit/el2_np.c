@@ -124,6 +124,22 @@ static void test_count_is_full(void **state)
     el2_check(f->el2);
 }
 
+/* The memcache is the last check, and comes before the first count. */
+static void test_too_few_tables(void **state)
+{
+    struct fixture *f = *state;
+    struct hyp_memcache *mc = &el2_host_vcpu(f->el2, &f->vm[0], 0)->pkvm_memcache;
+    uint64_t pfn = el2_frames(f->el2, 1, 1), shared = el2_shared_page(f->el2) >> 12;
+
+    mc->nr_pages = 1;
+    assert_int_equal(share(f, 0, shared, GFN, 1, HYP_PROT_RWX), -HYP_EPERM);
+    assert_int_equal(share(f, 0, pfn, GFN, 1, HYP_PROT_RWX), -HYP_ENOMEM);
+    assert_host_shares(f, pfn, 0);
+    mc->nr_pages = hyp_s2_min_pages(EL2_IPA_BITS);
+    assert_int_equal(share(f, 0, pfn, GFN, 1, HYP_PROT_RWX), 0);
+    assert_host_shares(f, pfn, 1);
+}
+
 static void test_attributes(void **state)
 {
     struct fixture *f = *state;
@@ -178,6 +194,9 @@ static void test_teardown(void **state)
     assert_int_equal(share(f, 0, block, GFN + 512, 512, HYP_PROT_RWX), 0);
     assert_int_equal(EL2_CALL(f->el2, start_teardown_vm, f->vm[0].handle), 0);
     assert_int_equal(EL2_CALL(f->el2, finalize_teardown_vm, f->vm[0].handle), -HYP_EBUSY);
+    /* Not this call's pages. */
+    assert_int_equal(EL2_CALL(f->el2, reclaim_dying_guest_page, f->vm[0].handle, GFN), -HYP_EPERM);
+    assert_int_equal(EL2_CALL(f->el2, reclaim_dying_guest_page, f->vm[0].handle, GFN + 512 + 3), -HYP_E2BIG);
     /* On a dying VM, without a vcpu. */
     assert_int_equal(unshare(f, 0, GFN, 1), 0);
     assert_int_equal(unshare(f, 0, GFN + 512, 512), 0);
@@ -190,8 +209,13 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_one_page_in_two_guests), TEST(test_block),    TEST(test_count_is_full), TEST(test_attributes),
-        TEST(test_calls_go_to_the_host),   TEST(test_teardown),
+        TEST(test_one_page_in_two_guests),
+        TEST(test_block),
+        TEST(test_count_is_full),
+        TEST(test_too_few_tables),
+        TEST(test_attributes),
+        TEST(test_calls_go_to_the_host),
+        TEST(test_teardown),
     };
 
     return cmocka_run_group_tests_name("el2_np", tests, NULL, NULL);
