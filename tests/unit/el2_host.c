@@ -122,6 +122,24 @@ static void test_mmio_gives_way(void **state)
     el2_check(el2);
 }
 
+/* One MMIO mapping makes room for another. */
+static void test_mmio_for_mmio(void **state)
+{
+    struct el2 *el2 = *state;
+    struct hyp_pool *pool = &el2->hyp->host_pool;
+    uint64_t mmio = (EL2_BASE_PFN - 1) << 12, pte;
+
+    assert_int_equal(s2_map(&el2->hyp->host, mmio, HYP_PAGE_SIZE, mmio, s2_host_device_attr(), true, NULL), 0);
+    pool->fresh_end = pool->fresh;
+    pool->free = (struct hyp_memcache){0};
+    assert_int_equal(hyp_host_abort(el2->hyp, 0, el2->gap_pfn << 12, true), HYP_ABORT_RETRY);
+    assert_int_equal(host_level(el2, el2->gap_pfn, &pte), 3);
+    assert_int_equal(pte, s2_leaf(el2->gap_pfn << 12, s2_host_device_attr(), 3));
+    host_level(el2, mmio >> 12, &pte);
+    assert_int_equal(pte, 0);
+    el2_check(el2);
+}
+
 static void test_boot_configurations(void **state)
 {
     struct el2 *el2 = *state;
@@ -334,14 +352,9 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_largest_block_in_region),
-        TEST(test_no_block_beyond_region),
-        TEST(test_donation_breaks_block),
-        TEST(test_mmio_gives_way),
-        TEST(test_boot_configurations),
-        TEST(test_pool_is_enough),
-        TEST(test_views_refuse),
-        TEST(test_check_sees_damage),
+        TEST(test_largest_block_in_region), TEST(test_no_block_beyond_region), TEST(test_donation_breaks_block),
+        TEST(test_mmio_gives_way),          TEST(test_mmio_for_mmio),          TEST(test_boot_configurations),
+        TEST(test_pool_is_enough),          TEST(test_views_refuse),           TEST(test_check_sees_damage),
     };
 
     return cmocka_run_group_tests_name("el2_host", tests, NULL, NULL);
