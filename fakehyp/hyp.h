@@ -166,7 +166,7 @@ struct hyp_guest_leaf {
 int hyp_guest_leaf(const struct hyp *hyp, uint32_t handle, uint64_t gfn, struct hyp_guest_leaf *out);
 
 /*
- * Checks invariants I1..I13 of the page-state machine over all frames that EL2
+ * Checks invariants I1..I12 of the page-state machine over all frames that EL2
  * has ever touched; calls report(ctx, text) for each violation.  Returns their
  * number.  Cost is proportional to the tables that exist, not to memory size.
  */
