@@ -45,6 +45,7 @@ struct task {
     uint64_t id;
     enum task_state state;
     bool cancelled, ended;
+    bool cancellable; /* the present wait */
     int wait_result;
     uint64_t deadline;
     struct waitq *queue;          /* while waiting */
@@ -365,6 +366,7 @@ static int wait_in(struct waitq *q, uint64_t timeout_ns, bool cancellable)
     else
         q->head = t;
     q->tail = t;
+    t->cancellable = cancellable;
     t->state = TASK_WAITING;
     switch_to_main(t);
     if (cancellable && t->cancelled && t->wait_result == -ETIMEDOUT)
@@ -379,16 +381,7 @@ int sched_wait(struct waitq *q, uint64_t timeout_ns)
 
 int sched_wait_uncancelled(struct waitq *q, uint64_t timeout_ns)
 {
-    uint64_t start = now_of(running()->sched);
-
-    for (;;) {
-        uint64_t spent = now_of(running()->sched) - start;
-        uint64_t left = timeout_ns == SCHED_FOREVER ? SCHED_FOREVER : spent < timeout_ns ? timeout_ns - spent : 0;
-        /* task_cancel() ends one wait only. */
-        int rc = wait_in(q, left, false);
-        if (rc != -ECANCELED)
-            return rc;
-    }
+    return wait_in(q, timeout_ns, false);
 }
 
 void sched_wake_one(struct waitq *q)
@@ -431,7 +424,8 @@ uint64_t sched_task_id(void)
 void task_cancel(struct task *t)
 {
     t->cancelled = true;
-    if (t->state == TASK_WAITING)
+    /* A task that would only go back to sleep stays in its queue: a wake-up that comes now must find it there. */
+    if (t->state == TASK_WAITING && t->cancellable)
         wake(t, -ECANCELED);
 }
 
@@ -475,7 +469,7 @@ bool task_paused(const struct task *t)
 
 /* ---- locks --------------------------------------------------------------------------------------------------- */
 
-/* A cancelled task must still get its locks: it has state to put in order.  Cancellation only shortens one wait. */
+/* A cancelled task must still get its locks: it has state to put in order. */
 static void lock_wait(struct task_lock *lock)
 {
     wait_in(&lock->waiters, SCHED_FOREVER, false);

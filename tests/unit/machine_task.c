@@ -313,6 +313,36 @@ static void a_wait_that_cannot_be_cancelled(void **state)
     assert_int_equal(woken.rc, 0);
 }
 
+static void cancel_and_wake_all(void *arg)
+{
+    struct task **t = arg;
+    task_cancel(t[0]);
+    task_cancel(t[1]);
+    sched_wake_all(&queue);
+}
+
+static void cancel_and_wake_one(void *arg)
+{
+    task_cancel(arg);
+    sched_wake_one(&queue);
+}
+
+/* Cancelled, and woken before it could go back to sleep: the wake-up was meant for it. */
+static void a_wake_after_a_cancellation_counts(void **state)
+{
+    struct sleeper bounded = {.ns = 10 * MS, .rc = 1}, forever = {.ns = SCHED_FOREVER, .rc = 1};
+    struct task *t[2] = {spawn(uncancelled, &bounded), spawn(uncancelled, &forever)};
+    spawn(cancel_and_wake_all, t);
+    sched_run(s, 0);
+    assert_int_equal(bounded.rc, 0);
+    assert_int_equal(bounded.woke_at, 0);
+    assert_int_equal(forever.rc, 0);
+    forever.rc = 1;
+    spawn(cancel_and_wake_one, spawn(uncancelled, &forever));
+    sched_run(s, 0);
+    assert_int_equal(forever.rc, 0);
+}
+
 static void waits_once(void *arg)
 {
     int *rc = arg;
@@ -578,6 +608,7 @@ int main(void)
         TEST(tells_who_drives_it),
         TEST(cancelled_waits),
         TEST(a_wait_that_cannot_be_cancelled),
+        TEST(a_wake_after_a_cancellation_counts),
         TEST(cancelled_before_it_waits),
         TEST(readers_share),
         TEST(writers_exclude_and_go_first),
