@@ -44,12 +44,15 @@ uint64_t sched_now(void);
 /* Number of the running task, for reports; 0 outside any task. */
 uint64_t sched_task_id(void);
 
-/* Readers-writer lock, writers first.  Not recursive.  Waiting for it cannot be cancelled. */
+/*
+ * Readers-writer lock, first come, first served: neither a stream of writers
+ * nor one of readers keeps others out.  Not recursive.  Waiting for it cannot
+ * be cancelled.  Who takes it gives it back.
+ */
 struct task_lock {
     struct waitq waiters;
     unsigned readers;
-    unsigned waiting_writers;
-    bool writer;
+    const struct task *writer; /* NULL: not held exclusively */
 };
 void task_lock_shared(struct task_lock *lock);
 void task_unlock_shared(struct task_lock *lock);

@@ -46,6 +46,7 @@ struct task {
     enum task_state state;
     bool cancelled, ended;
     bool cancellable; /* the present wait */
+    bool exclusive;   /* how it wants the lock that it waits for */
     int wait_result;
     uint64_t deadline;
     struct waitq *queue;          /* while waiting */
@@ -469,38 +470,62 @@ bool task_paused(const struct task *t)
 
 /* ---- locks --------------------------------------------------------------------------------------------------- */
 
-/* A cancelled task must still get its locks: it has state to put in order. */
-static void lock_wait(struct task_lock *lock)
+static bool lock_fits(const struct task_lock *lock, bool exclusive)
 {
+    return !lock->writer && !(exclusive && lock->readers);
+}
+
+static void lock_give(struct task_lock *lock, struct task *t, bool exclusive)
+{
+    if (exclusive)
+        lock->writer = t;
+    else
+        lock->readers++;
+}
+
+/* A cancelled task must still get its locks: it has state to put in order. */
+static void lock_take(struct task_lock *lock, bool exclusive)
+{
+    struct task *t = running();
+    assert(lock->writer != t);
+    if (!lock->waiters.head && lock_fits(lock, exclusive)) {
+        lock_give(lock, t, exclusive);
+        return;
+    }
+    t->exclusive = exclusive;
     wait_in(&lock->waiters, SCHED_FOREVER, false);
+}
+
+/* Handed over, not raced for: who is woken has the lock. */
+static void lock_pass_on(struct task_lock *lock)
+{
+    struct task *t;
+    while ((t = lock->waiters.head) && lock_fits(lock, t->exclusive)) {
+        lock_give(lock, t, t->exclusive);
+        wake(t, 0);
+    }
 }
 
 void task_lock_shared(struct task_lock *lock)
 {
-    while (lock->writer || lock->waiting_writers)
-        lock_wait(lock);
-    lock->readers++;
+    lock_take(lock, false);
 }
 
 void task_unlock_shared(struct task_lock *lock)
 {
     assert(lock->readers);
-    if (--lock->readers == 0)
-        sched_wake_all(&lock->waiters);
+    lock->readers--;
+    lock_pass_on(lock);
 }
 
 void task_lock_exclusive(struct task_lock *lock)
 {
-    lock->waiting_writers++;
-    while (lock->writer || lock->readers)
-        lock_wait(lock);
-    lock->waiting_writers--;
-    lock->writer = true;
+    lock_take(lock, true);
 }
 
 void task_unlock_exclusive(struct task_lock *lock)
 {
-    assert(lock->writer);
-    lock->writer = false;
-    sched_wake_all(&lock->waiters);
+    assert(lock->writer == running());
+    lock->writer = NULL;
+    lock_pass_on(lock);
 }
