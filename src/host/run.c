@@ -57,6 +57,7 @@ static int handle_abort(struct vcpu *vcpu, unsigned cpu, struct run_record *run)
     uint64_t gpa = IPA_FROM_HPFAR(page->hpfar), gfn = gpa >> HOST_PAGE_SHIFT, pfn = 0;
     bool write = page->esr & ESR_WNR;
     const struct memslot *slot = vm_slot_at(vm, gfn);
+    uint32_t id = slot ? gmem_id(slot->gmem) : 0;
     int rc;
 
     if (!slot) {
@@ -68,13 +69,15 @@ static int handle_abort(struct vcpu *vcpu, unsigned cpu, struct run_record *run)
         struct gmem *gmem = slot->gmem;
         gmem_get(gmem);
         task_lock_shared(&gmem->invalidate_lock);
-        rc = map_page(vcpu, cpu, slot, gfn, run, &pfn);
+        /* Whoever had the lock may have taken the slot away: the guest's access is tried again. */
+        slot = vm_slot_at(vm, gfn);
+        rc = slot && slot->gmem == gmem ? map_page(vcpu, cpu, slot, gfn, run, &pfn) : RUN_AGAIN;
         task_unlock_shared(&gmem->invalidate_lock);
         gmem_put(gmem);
     }
     host_trace(vm->host, &(struct host_event){.kind = HOST_EV_guest_abort,
                                               .vm = vm->id,
-                                              .gmem = slot ? slot->gmem->id : 0,
+                                              .gmem = id,
                                               .offset = gpa,
                                               .size = HOST_PAGE_SIZE,
                                               .a0 = write,

@@ -370,6 +370,10 @@ int vm_set_memory_region(struct vm *vm, uint32_t slot_nr, uint32_t flags, uint64
 int vcpu_create(struct vm *vm, unsigned index, struct vcpu **out, struct caller *caller)
 {
     struct host *host = vm->host;
+    if (vm->dying) {
+        caller_explain(caller, "the VM is being destroyed");
+        return -EIO;
+    }
     if (index >= MAX_VCPUS || index > vm->nr_vcpus) {
         caller_explain(caller, "vCPU index %u: indexes are given without a gap, at most %u", index, MAX_VCPUS - 1);
         return -EINVAL;

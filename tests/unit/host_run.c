@@ -483,6 +483,19 @@ static void bind_task(void *arg)
     job->rc = vm_set_memory_region(job->vm, 5, 0, 0x100000, P, job->w->gmem, 15 * P, &caller);
 }
 
+struct unbind_job {
+    struct simworld *w;
+    uint32_t slot;
+    int rc;
+};
+
+static void unbind_task(void *arg)
+{
+    struct unbind_job *job = arg;
+    struct caller caller = {0};
+    job->rc = vm_set_memory_region(job->w->vm, job->slot, 0, 0, 0, NULL, 0, &caller);
+}
+
 /* A memslot that waits for its file's lock must not find its VM gone. */
 static void destroy_under_a_memslot_call(struct simworld *w)
 {
@@ -510,6 +523,99 @@ static void destroy_under_a_memslot_call(struct simworld *w)
     /* Before the end or too late for it. */
     assert_true(bind.rc == 0 || bind.rc == -EIO);
     sw_audit(w);
+}
+
+/* Too late for a VM that is going. */
+static void vcpus_of_a_dying_vm(struct simworld *w)
+{
+    struct sw_job convert = {.w = w, .page = 0, .nr = 1, .to_private = true};
+    struct bind_job bind = {w, NULL, 1};
+    struct vcpu *vcpu = NULL;
+    const struct vm_config config = {.name = "t", .is_protected = true};
+
+    assert_int_equal(vm_create(machine_host(w->machine), &config, &bind.vm, &w->caller), 0);
+    struct destroy_job destroy = {.vm = bind.vm};
+    assert_int_equal(gmem_create(bind.vm, 16 * P, MMAP_SHARED, &w->gmem, &w->caller), 0);
+    bind_task(&bind);
+    assert_int_equal(bind.rc, 0);
+    sw_stop_at(w, "convert:locked");
+    sw_spawn(w, sw_convert_job, &convert);
+    sw_settle(w);
+    sw_spawn(w, destroy_task, &destroy);
+    sw_settle(w);
+    assert_false(destroy.done);
+    assert_int_equal(vcpu_create(bind.vm, 0, &vcpu, &w->caller), -EIO);
+    assert_null(vcpu);
+    sw_go(w);
+    sw_settle(w);
+    assert_true(destroy.done);
+    assert_int_equal(destroy.rc, 0);
+}
+
+static struct waitq agent;
+static int agent_answer;
+
+static int slow_slot_add(void *ctx, struct vm *vm, const struct memslot *slot, struct caller *caller)
+{
+    sched_wait(&agent, SCHED_FOREVER);
+    return agent_answer;
+}
+
+static void slow_slot_remove(void *ctx, struct vm *vm, const struct memslot *slot)
+{
+    sched_wait(&agent, SCHED_FOREVER);
+}
+
+/* A guest touches a slot that its agent then refuses, or is about to give up: what the abort found is gone. */
+static void a_slot_goes_during_an_abort(struct simworld *w)
+{
+    const struct stage_ops *sim = w->machine->config.stage;
+    struct stage_ops slow = *sim;
+    struct run_job run = {.vcpu = w->vcpu};
+    struct guest_job guest = {.vcpu = w->vcpu, .gpa = 0x100000, .write = true};
+    struct bind_job bind = {w, w->vm, 1};
+    struct gmem *first = w->gmem, *second;
+
+    slow.slot_add = slow_slot_add;
+    slow.slot_remove = slow_slot_remove;
+    assert_int_equal(gmem_create(w->vm, 16 * P, 0, &second, &w->caller), 0);
+    w->gmem = second;
+    /* Deleted while the VM runs for the first time. */
+    assert_int_equal(vm_set_memory_region(w->vm, 6, 0, 0x100000, P, second, 0, &w->caller), 0);
+    w->machine->config.stage = &slow;
+    struct unbind_job unbind = {w, 6, 1};
+    sw_spawn(w, unbind_task, &unbind);
+    sw_settle(w);
+    start_run(w, &run);
+    start_guest(w, &guest);
+    assert_int_equal(unbind.rc, 1);
+    assert_false(run.done);
+    sched_wake_all(&agent);
+    sw_settle(w);
+    assert_int_equal(unbind.rc, 0);
+    for (unsigned i = 0; i < 2; i++) {
+        /* No slot: MMIO; as a guest that insists it goes on with the access. */
+        assert_true(run.done);
+        assert_int_equal(run.rc, 0);
+        assert_int_equal(run.run.exit_reason, KVM_EXIT_MMIO);
+        assert_int_equal(run.run.gpa, 0x100000);
+        assert_false(guest.done);
+        agent_answer = i ? 0 : -ENOMEM;
+        sw_spawn(w, bind_task, &bind);
+        sw_settle(w);
+        start_run(w, &run);
+        assert_false(run.done);
+        sched_wake_all(&agent);
+        sw_settle(w);
+        assert_int_equal(bind.rc, agent_answer);
+    }
+    assert_false(run.done);
+    assert_true(guest.done);
+    assert_int_equal(guest.rc, 0);
+    w->machine->config.stage = sim;
+    w->gmem = first;
+    end_vm(w);
+    gmem_put(second);
 }
 
 /* ---- many ---------------------------------------------------------------------------------------------------------
@@ -694,6 +800,8 @@ WORLD(destroy_during_an_abort, .no_vmm = true)
 WORLD(conversion_of_a_dead_vms_file, .no_vmm = true)
 WORLD(destroy_by_a_cancelled_task, .no_vmm = true)
 WORLD(destroy_under_a_memslot_call, .bare = true)
+WORLD(vcpus_of_a_dying_vm, .bare = true)
+WORLD(a_slot_goes_during_an_abort, .no_vmm = true)
 WORLD(two_vms_at_once, .bare = true)
 WORLD(many_vms_and_vcpus, .bare = true)
 
@@ -715,6 +823,8 @@ int main(void)
         cmocka_unit_test(test_two_vcpus_fault_on_one_page),
         cmocka_unit_test(test_two_unprotected_vcpus_fault),
         cmocka_unit_test(test_two_first_runs),
+        cmocka_unit_test(test_vcpus_of_a_dying_vm),
+        cmocka_unit_test(test_a_slot_goes_during_an_abort),
         cmocka_unit_test(test_two_vms_at_once),
         cmocka_unit_test(test_destroy_under_a_memslot_call),
         cmocka_unit_test(test_destroy_by_a_cancelled_task),
