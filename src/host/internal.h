@@ -109,7 +109,7 @@ struct vm {
     struct task_lock mmu_lock; /* what EL2 knows of the VM, and its stage 2, change one call at a time */
     unsigned nr_inside;        /* calls on the VM that may wait: KVM_RUN, memslot changes */
     struct waitq idle;         /* woken when nr_inside falls to 0 */
-    uint64_t host_vm_pfn;
+    uint64_t host_vm_pfn, pgd_pfn;
     uint64_t nr_poisoned;
     void *guest;
     struct vm *next, *prev;

@@ -28,16 +28,24 @@ static unsigned order_of(unsigned pages)
     return order;
 }
 
-/* Frees pages that EL2 returned, or never took, through a memcache. */
-static void drain_memcache(struct host *host, struct hyp_memcache *mc)
+/*
+ * Frees pages that EL2 returned, or never took, through a memcache.  Those of
+ * [block, block + nr) are only counted: they were taken together.
+ */
+static unsigned drain_memcache(struct host *host, struct hyp_memcache *mc, uint64_t block, unsigned nr)
 {
+    unsigned found = 0;
     while (mc->nr_pages && mc->head) {
         uint64_t pfn = mc->head >> HOST_PAGE_SHIFT;
         memcpy(&mc->head, ram(host, pfn), sizeof(mc->head));
         mc->nr_pages--;
-        ram_free(host, 0, pfn);
+        if (pfn >= block && pfn - block < nr)
+            found++;
+        else
+            ram_free(host, 0, pfn);
     }
     *mc = (struct hyp_memcache){0};
+    return found;
 }
 
 /* topup_hyp_memcache(): enough for the tables of one mapping. */
@@ -79,7 +87,7 @@ static void free_host_pages(struct vm *vm)
     struct host *host = vm->host;
     for (unsigned i = 0; i < vm->nr_vcpus; i++) {
         struct vcpu *vcpu = vm->vcpus[i];
-        drain_memcache(host, &host_vcpu(vcpu)->pkvm_memcache);
+        drain_memcache(host, &host_vcpu(vcpu)->pkvm_memcache, 0, 0);
         if (vcpu->el2_ready)
             host_hvc(host, 0, HVC_host_unshare_hyp, vcpu->host_vcpu_pfn, 0, 0, 0);
         ram_free(host, 0, vcpu->host_vcpu_pfn);
@@ -149,6 +157,7 @@ static int pkvm_vm_first_run(struct vm *vm, struct caller *caller)
             return rc;
         }
         vm->el2_ready = true;
+        vm->pgd_pfn = pgd_pfn;
     }
     for (unsigned i = 0; i < vm->nr_vcpus; i++) {
         int rc = vm->vcpus[i]->el2_ready ? 0 : init_vcpu(vm->vcpus[i]);
@@ -180,8 +189,11 @@ static int pkvm_teardown_end(struct vm *vm)
     if (rc)
         return rc;
     struct kvm_host_vm *kvm = ram(host, vm->host_vm_pfn);
-    drain_memcache(host, &kvm->teardown_mc);
-    drain_memcache(host, &kvm->stage2_teardown_mc);
+    unsigned nr_pgd = hyp_s2_pgd_pages(vm->config.ipa_bits);
+    drain_memcache(host, &kvm->teardown_mc, 0, 0);
+    /* The PGD comes back page by page, and is freed as the block that it was: no other VM could get one otherwise. */
+    if (drain_memcache(host, &kvm->stage2_teardown_mc, vm->pgd_pfn, nr_pgd) == nr_pgd)
+        ram_free(host, order_of(nr_pgd), vm->pgd_pfn);
     host_hvc(host, 0, HVC_host_unshare_hyp, vm->host_vm_pfn, 0, 0, 0);
     free_host_pages(vm);
     return 0;

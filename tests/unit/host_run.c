@@ -552,6 +552,29 @@ static void vcpus_of_a_dying_vm(struct simworld *w)
     assert_int_equal(destroy.rc, 0);
 }
 
+/* A daemon that serves a test suite makes VMs without end: the frames of the last one are those of the next. */
+static void vms_without_end(struct simworld *w)
+{
+    const struct vm_config config = {.name = "t", .is_protected = true};
+    struct host_counts counts;
+    uint64_t top = 0;
+
+    for (unsigned i = 0; i < 20; i++) {
+        struct run_record run = {0};
+        struct vcpu *vcpu;
+        struct vm *vm;
+        assert_int_equal(vm_create(machine_host(w->machine), &config, &vm, &w->caller), 0);
+        assert_int_equal(vcpu_create(vm, 0, &vcpu, &w->caller), 0);
+        assert_int_equal(vcpu_run(vcpu, &run, &w->caller), 0);
+        assert_int_equal(vm_destroy(vm, &w->caller), 0);
+        host_counts(machine_host(w->machine), &counts);
+        assert_int_equal(counts.ram_frames, 0);
+        if (!top)
+            top = counts.top_pfn;
+        assert_int_equal(counts.top_pfn, top);
+    }
+}
+
 static struct waitq agent;
 static int agent_answer;
 
@@ -801,6 +824,7 @@ WORLD(conversion_of_a_dead_vms_file, .no_vmm = true)
 WORLD(destroy_by_a_cancelled_task, .no_vmm = true)
 WORLD(destroy_under_a_memslot_call, .bare = true)
 WORLD(vcpus_of_a_dying_vm, .bare = true)
+WORLD(vms_without_end, .bare = true)
 WORLD(a_slot_goes_during_an_abort, .no_vmm = true)
 WORLD(two_vms_at_once, .bare = true)
 WORLD(many_vms_and_vcpus, .bare = true)
@@ -824,6 +848,7 @@ int main(void)
         cmocka_unit_test(test_two_unprotected_vcpus_fault),
         cmocka_unit_test(test_two_first_runs),
         cmocka_unit_test(test_vcpus_of_a_dying_vm),
+        cmocka_unit_test(test_vms_without_end),
         cmocka_unit_test(test_a_slot_goes_during_an_abort),
         cmocka_unit_test(test_two_vms_at_once),
         cmocka_unit_test(test_destroy_under_a_memslot_call),
