@@ -235,6 +235,7 @@ uint64_t pin_id(const struct pin *pin);
 
 struct mm;
 struct mm *mm_new(struct host *host, const char *name, uint32_t pid);
+/* No fault may be on its way. */
 void mm_free(struct mm *mm);
 /* mmap of [offset, offset + length) bytes; *va is the address.  -ENODEV, -EINVAL as kvm_gmem_mmap(). */
 int mm_map(struct mm *mm, struct gmem *gmem, uint64_t offset, uint64_t length, uint64_t *va, struct caller *caller);

@@ -7,6 +7,7 @@
  */
 #include "src/host/internal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,6 +37,7 @@ struct mm {
     char name[32];
     uint32_t pid;
     uint64_t next_va;
+    struct task_lock mmap_lock; /* shared for faults, exclusive for changes of the VMAs */
     struct vma *vmas;
     struct mm *next, *prev;
 };
@@ -77,6 +79,8 @@ static void vma_free(struct vma *vma)
 void mm_free(struct mm *mm)
 {
     struct vma *next;
+    /* A process ends when its last thread has. */
+    assert(!mm->mmap_lock.readers && !mm->mmap_lock.waiters.head);
     for (struct vma *v = mm->vmas; v; v = next) {
         next = v->next;
         vma_free(v);
@@ -101,29 +105,32 @@ int mm_map(struct mm *mm, struct gmem *gmem, uint64_t offset, uint64_t length, u
     struct vma *vma = calloc(1, sizeof(*vma));
     if (!vma)
         return -ENOMEM;
-    vma->va = mm->next_va;
     vma->nr_pages = length >> HOST_PAGE_SHIFT;
     vma->gmem = gmem;
     vma->index = offset >> HOST_PAGE_SHIFT;
     gmem_get(gmem);
+    task_lock_exclusive(&mm->mmap_lock);
     /* A page between two VMAs catches what runs over. */
+    *va = vma->va = mm->next_va;
     mm->next_va += length + HOST_PAGE_SIZE;
     vma->next = mm->vmas;
     mm->vmas = vma;
-    *va = vma->va;
+    task_unlock_exclusive(&mm->mmap_lock);
     return 0;
 }
 
 void mm_unmap(struct mm *mm, uint64_t va)
 {
+    task_lock_exclusive(&mm->mmap_lock);
     for (struct vma **at = &mm->vmas; *at; at = &(*at)->next) {
         if ((*at)->va != va)
             continue;
         struct vma *vma = *at;
         *at = vma->next;
         vma_free(vma);
-        return;
+        break;
     }
+    task_unlock_exclusive(&mm->mmap_lock);
 }
 
 static struct vma *vma_at(const struct mm *mm, uint64_t va, uint64_t *index)
@@ -206,14 +213,10 @@ static int set_pte(struct vma *vma, uint64_t index, uint64_t pfn)
     return 0;
 }
 
-int mm_fault(struct mm *mm, uint64_t va, bool write, uint64_t *pfn)
+static int fault_vma(struct mm *mm, struct vma *vma, uint64_t index, bool write, uint64_t *pfn)
 {
-    uint64_t index;
-    struct vma *vma = vma_at(mm, va, &index);
     struct pin *ref = NULL;
 
-    if (!vma)
-        return -ENOENT;
     for (;;) {
         int rc = fault_lookup(mm, vma->gmem, index, write, pfn, &ref);
         if (rc)
@@ -226,6 +229,17 @@ int mm_fault(struct mm *mm, uint64_t va, bool write, uint64_t *pfn)
     }
     int rc = set_pte(vma, index, *pfn);
     gmem_unpin(ref);
+    return rc;
+}
+
+int mm_fault(struct mm *mm, uint64_t va, bool write, uint64_t *pfn)
+{
+    uint64_t index;
+
+    task_lock_shared(&mm->mmap_lock);
+    struct vma *vma = vma_at(mm, va, &index);
+    int rc = vma ? fault_vma(mm, vma, index, write, pfn) : -ENOENT;
+    task_unlock_shared(&mm->mmap_lock);
     return rc;
 }
 

@@ -283,6 +283,33 @@ static void fault_in_flight_then_private(struct simworld *w)
     sw_audit(w);
 }
 
+static void unmap_task(void *arg)
+{
+    struct sw_job *job = arg;
+    mm_unmap(job->w->mm, job->w->va);
+    job->done = true;
+}
+
+/* munmap() waits for the faults of the VMA, as mmap_lock makes it. */
+static void fault_in_flight_then_unmapped(struct simworld *w)
+{
+    struct sw_job job = {.w = w, .page = 3}, unmap = {.w = w};
+    sw_stop_at(w, "fault:folio");
+    sw_spawn(w, sw_touch_job, &job);
+    sw_settle(w);
+    assert_non_null(w->stopped);
+    sw_spawn(w, unmap_task, &unmap);
+    sw_settle(w);
+    assert_false(unmap.done || job.done);
+    sw_go(w);
+    sw_settle(w);
+    assert_true(unmap.done && job.done);
+    assert_int_equal(job.access, SIM_OK);
+    assert_int_equal(page_at(w, 3).mapcount, 0);
+    assert_int_equal(page_at(w, 3).refcount, 1);
+    sw_audit(w);
+}
+
 static void convert_against_punch(struct simworld *w)
 {
     struct sw_job job = {.w = w, .page = 0, .nr = 16, .to_private = true, .rc = 1};
@@ -314,6 +341,7 @@ WORLD(guest_owned, .unilateral = false)
 WORLD(guest_shared, .unilateral = false)
 WORLD(fault_in_flight, .no_vmm = true)
 WORLD(fault_in_flight_then_private, .no_vmm = true)
+WORLD(fault_in_flight_then_unmapped, .no_vmm = true)
 WORLD(convert_against_punch, .no_vmm = true)
 
 int main(void)
@@ -327,6 +355,7 @@ int main(void)
         cmocka_unit_test(test_guest_shared),
         cmocka_unit_test(test_fault_in_flight),
         cmocka_unit_test(test_fault_in_flight_then_private),
+        cmocka_unit_test(test_fault_in_flight_then_unmapped),
         cmocka_unit_test(test_convert_against_punch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
