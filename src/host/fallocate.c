@@ -76,6 +76,24 @@ static int allocate_shared(struct gmem *gmem, uint64_t start, uint64_t end)
     return 0;
 }
 
+/* Of the other modes no file system ever hears: vfs_fallocate() refuses them before it looks for an overflow. */
+static bool vfs_mode(int mode)
+{
+    switch (mode & ~FALLOC_FL_KEEP_SIZE) {
+    case 0:
+    case FALLOC_FL_UNSHARE_RANGE:
+    case FALLOC_FL_ZERO_RANGE:
+        return true;
+    case FALLOC_FL_PUNCH_HOLE:
+        return mode & FALLOC_FL_KEEP_SIZE;
+    case FALLOC_FL_COLLAPSE_RANGE:
+    case FALLOC_FL_INSERT_RANGE:
+        return !(mode & FALLOC_FL_KEEP_SIZE);
+    default:
+        return false;
+    }
+}
+
 int gmem_fallocate(struct gmem *gmem, int mode, int64_t offset, int64_t length, struct caller *caller)
 {
     /* vfs_fallocate() */
@@ -84,8 +102,11 @@ int gmem_fallocate(struct gmem *gmem, int mode, int64_t offset, int64_t length, 
                        (long long)length);
         return -EINVAL;
     }
-    if (offset > INT64_MAX - length)
+    if (vfs_mode(mode) && offset > INT64_MAX - length) {
+        caller_explain(caller, "offset %lld + length %lld: no file is that large", (long long)offset,
+                       (long long)length);
         return -EFBIG;
+    }
     /* kvm_gmem_fallocate() */
     if (!(mode & FALLOC_FL_KEEP_SIZE) || mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)) {
         caller_explain(caller, "mode 0x%x: guest_memfd knows KEEP_SIZE (1) and PUNCH_HOLE|KEEP_SIZE (3)",
