@@ -21,7 +21,6 @@ static struct pin *pin_new(struct gmem *gmem, uint64_t index, uint64_t nr, enum 
     pin->host = gmem->host;
     pin->gmem = gmem;
     pin->index = index;
-    pin->nr = nr;
     pin->kind = kind;
     pin->pid = pid;
     pin->task = sched_task_id();
@@ -39,6 +38,23 @@ static void pin_link(struct pin *pin)
         pin->next->prev = pin;
     gmem->pins = pin;
     pin->host->nr_pins += !pin->in_flight;
+}
+
+/* Gives back what was pinned. */
+static void pin_drop(struct pin *pin)
+{
+    struct host *host = pin->host;
+
+    for (uint64_t i = 0; i < pin->nr; i++)
+        frame_put(host, host->frames.base + pin->pfns[i], bias(pin->kind));
+    if (pin->prev)
+        pin->prev->next = pin->next;
+    else if (pin->gmem)
+        pin->gmem->pins = pin->next;
+    if (pin->next)
+        pin->next->prev = pin->prev;
+    host->nr_pins -= !pin->in_flight;
+    free(pin);
 }
 
 int gmem_pin(struct gmem *gmem, uint64_t offset, uint64_t size, enum pin_kind kind, const char *label, struct pin **out,
@@ -64,24 +80,25 @@ int gmem_pin(struct gmem *gmem, uint64_t offset, uint64_t size, enum pin_kind ki
         return -ENOMEM;
     /* GUP finds no PTE and faults each page in, under the lock that a conversion holds exclusively. */
     task_lock_shared(&gmem->invalidate_lock);
+    /* Each reference has a known holder from the start. */
+    pin_link(pin);
     int rc = 0;
-    uint64_t done = 0;
-    for (; done < nr && !rc; done++) {
-        uint64_t pfn;
-        if (gmem_is_private(gmem, start + done)) {
+    while (pin->nr < nr) {
+        uint64_t pfn, index = start + pin->nr;
+        if (gmem_is_private(gmem, index)) {
             caller_explain(caller, "page at offset 0x%llx is private: only shared memory can be pinned",
-                           (unsigned long long)(start + done) << HOST_PAGE_SHIFT);
+                           (unsigned long long)index << HOST_PAGE_SHIFT);
             rc = -EFAULT;
             break;
         }
-        rc = gmem_get_folio(gmem, start + done, &pfn);
+        rc = gmem_get_folio(gmem, index, &pfn);
         if (rc)
             break;
         if (!host->arch.stage2_allows(host->arch.ctx, pfn)) {
             caller_explain(caller,
                            "page at offset 0x%llx is marked shared, but stage 2 refuses the host: the guest has not "
                            "shared it",
-                           (unsigned long long)(start + done) << HOST_PAGE_SHIFT);
+                           (unsigned long long)index << HOST_PAGE_SHIFT);
             rc = -EFAULT;
             break;
         }
@@ -91,15 +108,14 @@ int gmem_pin(struct gmem *gmem, uint64_t offset, uint64_t size, enum pin_kind ki
             break;
         }
         f->refcount += bias(kind);
-        pin->pfns[done] = (uint32_t)(pfn - host->frames.base);
+        pin->pfns[pin->nr++] = (uint32_t)(pfn - host->frames.base);
         sched_point("gup:pinned");
+        if (pin->nr % RELAX_EVERY == 0)
+            sched_relax();
     }
     if (rc) {
-        while (done--)
-            frame_put(host, host->frames.base + pin->pfns[done], bias(kind));
-        free(pin);
+        pin_drop(pin);
     } else {
-        pin_link(pin);
         host_trace(host, &(struct host_event){.kind = HOST_EV_pin,
                                               .vm = gmem->vm_id,
                                               .gmem = gmem->id,
@@ -120,6 +136,7 @@ struct pin *fault_ref_get(struct gmem *gmem, uint64_t index, uint64_t pfn, const
     if (!pin)
         return NULL;
     pin->in_flight = true;
+    pin->nr = 1;
     pin->pfns[0] = (uint32_t)(pfn - gmem->host->frames.base);
     frame_of(gmem->host, pfn)->refcount++;
     pin_link(pin);
@@ -128,27 +145,14 @@ struct pin *fault_ref_get(struct gmem *gmem, uint64_t index, uint64_t pfn, const
 
 void gmem_unpin(struct pin *pin)
 {
-    struct host *host = pin->host;
-    struct gmem *gmem = pin->gmem;
-
-    for (uint64_t i = 0; i < pin->nr; i++)
-        frame_put(host, host->frames.base + pin->pfns[i], bias(pin->kind));
-    if (pin->prev)
-        pin->prev->next = pin->next;
-    else if (gmem)
-        gmem->pins = pin->next;
-    if (pin->next)
-        pin->next->prev = pin->prev;
-    if (!pin->in_flight) {
-        host->nr_pins--;
-        host_trace(host, &(struct host_event){.kind = HOST_EV_unpin,
-                                              .gmem = gmem ? gmem->id : 0,
-                                              .offset = pin->index << HOST_PAGE_SHIFT,
-                                              .size = pin->nr << HOST_PAGE_SHIFT,
-                                              .a1 = pin->id,
-                                              .pid = pin->pid});
-    }
-    free(pin);
+    if (!pin->in_flight)
+        host_trace(pin->host, &(struct host_event){.kind = HOST_EV_unpin,
+                                                   .gmem = pin->gmem ? pin->gmem->id : 0,
+                                                   .offset = pin->index << HOST_PAGE_SHIFT,
+                                                   .size = pin->nr << HOST_PAGE_SHIFT,
+                                                   .a1 = pin->id,
+                                                   .pid = pin->pid});
+    pin_drop(pin);
 }
 
 uint64_t pin_id(const struct pin *pin)

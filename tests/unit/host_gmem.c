@@ -452,6 +452,54 @@ static void out_of_frames(struct simworld *w)
     assert_int_equal(counts(w).data_frames, full);
 }
 
+static void pin_task(void *arg)
+{
+    struct sw_job *job = arg;
+    struct pin *pin;
+    job->rc = gmem_pin(job->w->gmem, 0, job->nr * P, PIN_FOLL_PIN, "bulk", &pin, &job->caller);
+    job->done = true;
+    if (!job->rc)
+        gmem_unpin(pin);
+}
+
+/* Nobody waits long for it, and what it has so far is accounted for at every moment. */
+static void a_large_pin(struct simworld *w)
+{
+    struct holder_info holder;
+    make_vm(w, &w->vm);
+    assert_int_equal(gmem_create(w->vm, UINT64_C(1) << 30, MMAP_SHARED, &w->gmem, &w->caller), 0);
+    for (unsigned i = 0; i < 2; i++) {
+        /* The second one does not fit into the machine. */
+        struct sw_job job = {.w = w, .nr = i ? 1u << 18 : 10000};
+        unsigned turns = 0;
+        sw_spawn(w, pin_task, &job);
+        for (sched_relax(); !job.done; sched_relax(), turns++) {
+            sw_audit(w);
+            assert_int_equal(gmem_holders(w->gmem, 4000, &holder, 1), 1);
+            assert_string_equal(holder.what, "bulk");
+        }
+        assert_int_equal(job.rc, i ? -ENOMEM : 0);
+        assert_in_range(turns, 2, 10);
+        assert_int_equal(gmem_holders(w->gmem, 4000, &holder, 1), 0);
+        assert_int_equal(counts(w).pins, 0);
+        sw_audit(w);
+    }
+    /* Stopped in the middle. */
+    struct sw_job job = {.w = w, .nr = 4}, convert = {.w = w, .nr = 4, .to_private = true};
+    sw_stop_at(w, "gup:pinned");
+    sw_spawn(w, pin_task, &job);
+    sw_settle(w);
+    assert_non_null(w->stopped);
+    sw_audit(w);
+    sw_spawn(w, sw_convert_job, &convert);
+    sw_settle(w);
+    assert_false(convert.done);
+    sw_go(w);
+    sw_settle(w);
+    assert_true(job.done && convert.done);
+    assert_int_equal(job.rc, 0);
+}
+
 #define WORLD(name, ...)                                                                                               \
     static void test_##name(void **state)                                                                              \
     {                                                                                                                  \
@@ -468,6 +516,7 @@ WORLD(pages_beyond_what_frames_name, .bare = true)
 WORLD(views_and_slots_hold_the_inode, .bare = true)
 WORLD(pins_outlive_the_inode, .bare = true)
 WORLD(pin_arguments, .no_vmm = true)
+WORLD(a_large_pin, .bare = true)
 WORLD(out_of_frames, .bare = true, .memory_bytes = UINT64_C(16) << 20)
 
 int main(void)
@@ -484,6 +533,7 @@ int main(void)
         cmocka_unit_test(test_views_and_slots_hold_the_inode),
         cmocka_unit_test(test_pins_outlive_the_inode),
         cmocka_unit_test(test_pin_arguments),
+        cmocka_unit_test(test_a_large_pin),
         cmocka_unit_test(test_out_of_frames),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
