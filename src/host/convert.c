@@ -110,8 +110,6 @@ static int convert_locked(struct gmem *gmem, uint64_t start, uint64_t end, bool 
     if (rangemap_all(&gmem->attr, start, end, want))
         return 0;
     if (rangemap_reserve(&gmem->attr) || rangemap_reserve(&gmem->last_conv)) {
-        busy->error_offset_valid = true;
-        busy->error_offset = start << HOST_PAGE_SHIFT;
         caller_explain(caller, "no memory for the attribute tree");
         return -ENOMEM;
     }
@@ -120,20 +118,18 @@ static int convert_locked(struct gmem *gmem, uint64_t start, uint64_t end, bool 
         sched_point("convert:unmapped");
         /* Pages that processes populated on their own are pages of the model from here on. */
         rc = gmem_adopt(gmem, start, end);
-        if (!rc)
+        if (rc)
+            caller_explain(caller, "pages of the range that processes have touched do not fit into the machine: start "
+                                   "fakehypd with more --memory");
+        else
             rc = check_references(gmem, start, end, caller, busy);
         if (rc)
             return rc;
         sched_point("convert:checked");
     }
     rc = arch->prepare(arch->ctx, gmem->file, start, end, !to_private, caller);
-    if (rc) {
-        if (rc == -ENOMEM) {
-            busy->error_offset_valid = true;
-            busy->error_offset = start << HOST_PAGE_SHIFT;
-        }
+    if (rc)
         return rc;
-    }
     /* The point of no return: nothing below fails. */
     rangemap_set(&gmem->attr, start, end, want);
     remember(gmem, start, end, to_private, caller);
@@ -154,6 +150,10 @@ int gmem_set_attributes2(struct gmem *gmem, const struct gmem_attributes2 *attr,
         rc = convert_locked(gmem, start, start + (attr->size >> HOST_PAGE_SHIFT),
                             attr->attributes & KVM_MEMORY_ATTRIBUTE_PRIVATE, caller, busy);
         task_unlock_exclusive(&gmem->invalidate_lock);
+        if (rc == -ENOMEM) {
+            busy->error_offset_valid = true;
+            busy->error_offset = attr->offset;
+        }
     }
     host_trace(gmem->host, &(struct host_event){.kind = HOST_EV_convert,
                                                 .vm = gmem->vm_id,

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "fakehyp/hypercall.h"
+#include "src/machine/internal.h"
 
 #define P HOST_PAGE_SIZE
 #define PRIVATE KVM_MEMORY_ATTRIBUTE_PRIVATE
@@ -428,6 +429,37 @@ static void each_allocation_fails(struct simworld *w)
     assert_true(refused_calls >= 4);
 }
 
+static bool all_populated(void *ctx, struct mfile *file, bool in_host, uint64_t start, uint64_t end, uint64_t *first,
+                          uint64_t *past)
+{
+    *first = start;
+    *past = end;
+    return true;
+}
+
+/* Processes have touched more than the machine has frames: found out at the conversion, which changes nothing. */
+static void no_frames_for_what_was_touched(struct simworld *w)
+{
+    const struct stage_ops *sim = w->machine->config.stage;
+    struct stage_ops touched = *sim;
+    struct gmem *large;
+    assert_int_equal(gmem_create(w->vm, UINT64_C(1) << 30, GUEST_MEMFD_FLAG_INIT_SHARED, &large, &w->caller), 0);
+    assert_int_equal(gmem_fallocate(large, FALLOC_FL_KEEP_SIZE, 0, INT64_C(1) << 30, &w->caller), -ENOMEM);
+    touched.populated = all_populated;
+    w->machine->config.stage = &touched;
+    w->caller.message[0] = '\0';
+    assert_int_equal(sw_convert(w, 4, 2, true), -ENOMEM);
+    assert_true(w->busy.error_offset_valid);
+    assert_int_equal(w->busy.error_offset, 4 * P);
+    assert_int_not_equal(w->caller.message[0], '\0');
+    assert_false(gmem_is_private(w->gmem, 4));
+    gmem_put(large);
+    assert_int_equal(sw_convert(w, 4, 2, true), 0);
+    assert_false(w->busy.error_offset_valid);
+    w->machine->config.stage = sim;
+    sw_audit(w);
+}
+
 /* The same for what surrounds conversions: a clear error, nothing half done, nothing leaked. */
 static int one_call(struct simworld *w, unsigned which, struct gmem **gmem, struct pin **pin)
 {
@@ -668,6 +700,7 @@ WORLD(every_mapping_goes, .no_vmm = true)
 WORLD(converters_serialise, .no_vmm = true)
 WORLD(pin_against_conversion, .no_vmm = true)
 WORLD(each_allocation_fails, .no_vmm = true)
+WORLD(no_frames_for_what_was_touched, .no_vmm = true, .memory_bytes = UINT64_C(16) << 20)
 WORLD(allocations_of_other_calls_fail, .no_vmm = true)
 WORLD(random_walk, .no_vmm = true)
 
@@ -685,6 +718,7 @@ int main(void)
         cmocka_unit_test(test_converters_serialise),
         cmocka_unit_test(test_pin_against_conversion),
         cmocka_unit_test(test_each_allocation_fails),
+        cmocka_unit_test(test_no_frames_for_what_was_touched),
         cmocka_unit_test(test_allocations_of_other_calls_fail),
         cmocka_unit_test(test_random_walk),
     };
