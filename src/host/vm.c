@@ -8,6 +8,8 @@
 #include <string.h>
 
 #define MAX_VCPUS 64u
+/* KVM_USER_MEM_SLOTS: lists of slots are walked at each fault. */
+#define MAX_SLOTS 32767u
 /* A guest that was told to end has this long before teardown gives up. */
 #define STOP_TIMEOUT_NS UINT64_C(5000000000)
 
@@ -354,6 +356,10 @@ int vm_set_memory_region(struct vm *vm, uint32_t slot_nr, uint32_t flags, uint64
     if (vm->dying) {
         caller_explain(caller, "the VM is being destroyed");
         return -EIO;
+    }
+    if (slot_nr >= MAX_SLOTS) {
+        caller_explain(caller, "slot %u: a VM has slots 0..%u", slot_nr, MAX_SLOTS - 1);
+        return -EINVAL;
     }
     if (flags) {
         caller_explain(caller, "flags 0x%x: neither READONLY nor dirty logging goes with guest_memfd", flags);

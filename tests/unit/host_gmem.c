@@ -166,7 +166,10 @@ static void binding_table(struct simworld *w)
         {0, 0, UINT64_C(1) << 40, 4 * P, w->gmem, 0, -EINVAL},
         {0, 0, (UINT64_C(1) << 40) - P, 2 * P, w->gmem, 0, -EINVAL},
         {0, 0, -P, 2 * P, w->gmem, 0, -EINVAL},
-        {0, 0, 0x10000, 0, w->gmem, 0, -EINVAL}, /* deletes what is not there */
+        {0, 0, 0x10000, 0, w->gmem, 0, -EINVAL},             /* deletes what is not there */
+        {32767, 0, 0x10000, 4 * P, w->gmem, 2 * P, -EINVAL}, /* KVM_USER_MEM_SLOTS */
+        {0x10000, 0, 0x10000, 4 * P, w->gmem, 2 * P, -EINVAL},
+        {UINT32_MAX, 0, 0x10000, 4 * P, w->gmem, 2 * P, -EINVAL},
         {0, 0, 0x10000, 4 * P, w->gmem, 2 * P, 0},
         {1, 0, 0x13000, 4 * P, second, 0, -EEXIST}, /* gpa */
         {1, 0, 0xf000, 2 * P, second, 0, -EEXIST},
@@ -175,7 +178,7 @@ static void binding_table(struct simworld *w)
         {0, 0, 0x10000, 4 * P, w->gmem, 2 * P, -EINVAL}, /* identical */
         {0, 0, 0x30000, 4 * P, w->gmem, 8 * P, -EINVAL}, /* moved */
         {1, 0, 0x14000, 4 * P, w->gmem, 6 * P, 0},       /* touches slot 0 on both axes */
-        {2, 0, (UINT64_C(1) << 40) - P, P, w->gmem, 15 * P, 0},
+        {32766, 0, (UINT64_C(1) << 40) - P, P, w->gmem, 15 * P, 0},
     };
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
         unsigned before = 0, after = 0;
