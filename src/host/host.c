@@ -95,13 +95,19 @@ bool host_frame_slot(const struct host *host, uint64_t pfn, struct gmem **gmem, 
  */
 int host_kernel_abort(struct host *host, uint64_t pfn)
 {
-    struct gmem *gmem = NULL;
-    uint64_t index, gfn;
+    struct gmem *gmem = NULL, *now;
+    uint64_t index, index_now, gfn;
 
     if (host_frame_slot(host, pfn, &gmem, &index)) {
         /* Keeps a conversion from moving the bytes that EL2 is about to zero. */
         gmem_get(gmem);
         task_lock_exclusive(&gmem->invalidate_lock);
+        if (!host_frame_slot(host, pfn, &now, &index_now) || now != gmem || index_now != index) {
+            /* It left the file meanwhile: whose it is now the access will tell when it is repeated. */
+            task_unlock_exclusive(&gmem->invalidate_lock);
+            gmem_put(gmem);
+            return 0;
+        }
     }
     int64_t rc = host_hvc(host, 0, HVC_force_reclaim_guest_page, pfn << HOST_PAGE_SHIFT, 0, 0, 0);
     host_trace(host, &(struct host_event){.kind = HOST_EV_host_abort, .a0 = pfn, .rc = rc});

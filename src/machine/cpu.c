@@ -29,6 +29,9 @@ static void plat_zero_page(void *ctx, uint64_t phys)
     struct mfile_state *f = gmem_file(gmem);
     bool in_host = rangemap_get(&f->side, index).value == SIDE_HOST;
     m->config.stage->discard(m->config.stage_ctx, &f->file, in_host, index, index + 1);
+    /* Another trap's change of side may be under way: the page's bytes are on either side of it. */
+    if (f->lock.writer)
+        m->config.stage->discard(m->config.stage_ctx, &f->file, !in_host, index, index + 1);
 }
 
 static void plat_tlbi(void *ctx, uint16_t vmid, uint64_t ipa, uint64_t nr_pages)

@@ -186,10 +186,8 @@ static void sim_discard(void *ctx, struct mfile *file, bool in_host, uint64_t st
     struct sim_file *f = file->stage;
     struct sim_page *p, *next;
     HASH_ITER (hh, f->pages, p, next) {
-        if (p->index < start || p->index >= end)
-            continue;
-        assert(p->in_host == in_host);
-        drop(f, p);
+        if (p->index >= start && p->index < end && p->in_host == in_host)
+            drop(f, p);
     }
 }
 

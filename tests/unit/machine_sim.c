@@ -101,6 +101,104 @@ static void kernel_access_poisons(struct simworld *w)
     assert_int_equal(w->run.exit_reason, 0);
 }
 
+struct load_job {
+    struct simworld *w;
+    uint64_t pfn;
+    char buf[8];
+    int rc;
+    bool done;
+};
+
+static void load_task(void *arg)
+{
+    struct load_job *job = arg;
+    job->rc = sim_kernel_load(job->w->sim, job->pfn, job->buf, sizeof(job->buf));
+    job->done = true;
+}
+
+struct hvc_job {
+    struct simworld *w;
+    uint64_t x[4];
+    int rc;
+    bool done;
+};
+
+static void hvc_task(void *arg)
+{
+    struct hvc_job *job = arg;
+    int64_t x0;
+    job->rc = sim_guest_hvc(job->w->vcpu, job->x, &x0);
+    job->done = true;
+}
+
+/* EL2 gave the page to the guest and takes it away again while its bytes are still on the way: none may survive. */
+static void kernel_access_during_a_move(struct simworld *w)
+{
+    struct hvc_job unshare = {.w = w, .x = {SMCCC_MEM_UNSHARE, 0x2000}};
+    struct load_job load = {.w = w, .buf = "x"};
+    struct page_report page;
+    char buf[8];
+    int64_t x0;
+
+    sw_must(sw_convert(w, 0, 16, true), 0);
+    sw_must(sim_guest_write(w->vcpu, 0x2000, "secret", 7), 0);
+    sw_must(sim_guest_hvc(w->vcpu, (uint64_t[4]){SMCCC_MEM_SHARE, 0x2000, 0, 0}, &x0), 0);
+    gmem_page_report(w->gmem, 2, &page);
+    load.pfn = page.pfn;
+    w->convert_on_exit = false;
+    sw_stop_at(w, "stage:moved");
+    sw_spawn(w, hvc_task, &unshare);
+    sw_settle(w);
+    assert_non_null(w->stopped);
+    sw_spawn(w, load_task, &load);
+    sw_settle(w);
+    sw_go(w);
+    sw_settle(w);
+    assert_true(unshare.done && load.done);
+    assert_int_equal(load.rc, 0);
+    assert_memory_equal(load.buf, "\0\0\0\0\0\0\0", 8);
+    sw_must(sim_host_read(w->sim, w->mm, w->va + 0x2000, buf, 8), SIM_OK);
+    assert_memory_equal(buf, "\0\0\0\0\0\0\0", 8);
+}
+
+static void punch_task(void *arg)
+{
+    struct simworld *w = arg;
+    struct caller caller = {0};
+    assert_int_equal(gmem_fallocate(w->gmem, 3, 0x2000, 0x1000, &caller), 0);
+}
+
+/* The page has left the file, and the guest, by the time that the access gets the file's lock: it is only repeated. */
+static void kernel_access_behind_a_punch(struct simworld *w)
+{
+    struct sw_job convert = {.w = w, .page = 15, .nr = 1};
+    struct load_job load = {.w = w, .buf = "x"};
+    const struct trace_entry *e;
+    struct page_report page;
+
+    sw_must(sw_convert(w, 0, 16, true), 0);
+    sw_must(sim_guest_write(w->vcpu, 0x2000, "secret", 7), 0);
+    gmem_page_report(w->gmem, 2, &page);
+    load.pfn = page.pfn;
+    sw_stop_at(w, "convert:locked");
+    sw_spawn(w, sw_convert_job, &convert);
+    sw_settle(w);
+    assert_non_null(w->stopped);
+    sw_spawn(w, punch_task, w);
+    sw_settle(w);
+    sw_spawn(w, load_task, &load);
+    sw_settle(w);
+    uint64_t seq = trace_next(machine_trace(w->machine));
+    sw_go(w);
+    sw_settle(w);
+    assert_true(convert.done && load.done);
+    assert_int_equal(load.rc, 0);
+    assert_int_equal(load.buf[0], 0);
+    for (; (e = trace_get(machine_trace(w->machine), seq)); seq++)
+        assert_int_not_equal(e->event.kind, HOST_EV_hvc);
+    sw_audit(w);
+}
+
 static void punch_of_owned_page(struct simworld *w)
 {
     char buf[16];
@@ -125,15 +223,22 @@ SIMWORLD_TEST(first_light, false)
 SIMWORLD_TEST(unilateral, true)
 SIMWORLD_TEST(lying_vmm, false)
 SIMWORLD_TEST(kernel_access_poisons, false)
+SIMWORLD_TEST(kernel_access_during_a_move, true)
+SIMWORLD_TEST(kernel_access_behind_a_punch, false)
 SIMWORLD_TEST(punch_of_owned_page, false)
 SIMWORLD_TEST(guest_touches_shared, false)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_first_light),         cmocka_unit_test(test_unilateral),
-        cmocka_unit_test(test_lying_vmm),           cmocka_unit_test(test_kernel_access_poisons),
-        cmocka_unit_test(test_punch_of_owned_page), cmocka_unit_test(test_guest_touches_shared),
+        cmocka_unit_test(test_first_light),
+        cmocka_unit_test(test_unilateral),
+        cmocka_unit_test(test_lying_vmm),
+        cmocka_unit_test(test_kernel_access_poisons),
+        cmocka_unit_test(test_kernel_access_during_a_move),
+        cmocka_unit_test(test_kernel_access_behind_a_punch),
+        cmocka_unit_test(test_punch_of_owned_page),
+        cmocka_unit_test(test_guest_touches_shared),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
