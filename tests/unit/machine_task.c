@@ -7,6 +7,8 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -343,6 +345,30 @@ static void a_wake_after_a_cancellation_counts(void **state)
     assert_int_equal(forever.rc, 0);
 }
 
+static void wait_5ms(void *arg)
+{
+    int *rc = arg;
+    *rc = sched_wait(&queue, 5 * MS);
+}
+
+static void cancel_at_5ms(void *arg)
+{
+    struct waitq none = {0};
+    sched_wait(&none, 5 * MS);
+    task_cancel(arg);
+}
+
+/* At the deadline and at the same moment cancelled: cancelled, whatever was first. */
+static void cancelled_at_the_deadline(void **state)
+{
+    int rc[2] = {1, 1};
+    struct task *t = spawn(wait_5ms, &rc[0]);
+    spawn(cancel_at_5ms, t);
+    spawn(cancel_at_5ms, spawn(wait_5ms, &rc[1]));
+    sched_run(s, 0);
+    assert_int_equal(rc[0], -ECANCELED);
+}
+
 static void waits_once(void *arg)
 {
     int *rc = arg;
@@ -656,6 +682,32 @@ static void many_tasks(void **state)
     }
 }
 
+static void look_below(void *arg)
+{
+    uintptr_t here = (uintptr_t)__builtin_frame_address(0), before = 0, start = 0, end = 0;
+    char line[512], access[5], guard[5] = "";
+    FILE *maps = fopen("/proc/self/maps", "r");
+    assert_non_null(maps);
+    while (fgets(line, sizeof(line), maps) &&
+           sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %4s", &start, &end, access) == 3 && end <= here) {
+        before = end;
+        memcpy(guard, access, sizeof(guard));
+    }
+    fclose(maps);
+    assert_true(start <= here && here < end);
+    assert_string_equal(access, "rw-p");
+    /* What runs over faults, and writes into nobody's memory. */
+    assert_true(before == start);
+    assert_string_equal(guard, "---p");
+}
+
+static void guard_page(void **state)
+{
+    for (unsigned i = 0; i < 3; i++)
+        spawn(look_below, NULL);
+    sched_run(s, 0);
+}
+
 static void spawner(void *arg)
 {
     unsigned *left = arg;
@@ -689,6 +741,7 @@ int main(void)
         TEST(cancelled_waits),
         TEST(a_wait_that_cannot_be_cancelled),
         TEST(a_wake_after_a_cancellation_counts),
+        TEST(cancelled_at_the_deadline),
         TEST(cancelled_before_it_waits),
         TEST(readers_share),
         TEST(first_come_first_served),
@@ -698,6 +751,7 @@ int main(void)
         TEST(a_cancelled_writer_behind_a_reader),
         TEST(no_wake_up_is_lost),
         TEST(stops_at_a_label),
+        TEST(guard_page),
         TEST(many_tasks),
         TEST(tasks_make_tasks),
     };
