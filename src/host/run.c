@@ -62,7 +62,8 @@ static int handle_abort(struct vcpu *vcpu, unsigned cpu, struct run_record *run)
 
     if (!slot) {
         run->exit_reason = KVM_EXIT_MMIO;
-        run->gpa = gpa;
+        /* HPFAR has no bits below the page: the faulting address gives them. */
+        run->gpa = gpa | (page->far & (HOST_PAGE_SIZE - 1));
         run->is_write = write;
         rc = RUN_EXIT;
     } else {
