@@ -102,6 +102,7 @@ struct vm {
     const struct gmem_driver *driver;
     uint32_t handle;
     bool el2_ready; /* init_vm done */
+    bool el2_dying; /* start_teardown_vm done */
     bool dying;
     struct memslot *slots;
     struct vcpu **vcpus;

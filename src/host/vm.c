@@ -103,8 +103,10 @@ int vm_destroy(struct vm *vm, struct caller *caller)
     struct host *host = vm->host;
     uint64_t reclaimed = 0;
 
-    if (vm->dying)
+    if (vm->dying) {
+        caller_explain(caller, "the VM is being destroyed already");
         return -EBUSY;
+    }
     vm->dying = true;
     host->arch.guest_stop(host->arch.ctx, vm);
     uint64_t deadline = sched_now() + STOP_TIMEOUT_NS;
@@ -116,8 +118,10 @@ int vm_destroy(struct vm *vm, struct caller *caller)
         return -EBUSY;
     }
     if (vm->el2_ready) {
-        int rc = vm->driver->teardown_begin(vm);
+        /* After an attempt that EL2 stopped in the middle its side is dying already. */
+        int rc = vm->el2_dying ? 0 : vm->driver->teardown_begin(vm);
         if (!rc) {
+            vm->el2_dying = true;
             reclaimed = reclaim_all(vm);
             rc = vm->driver->teardown_end(vm);
         }

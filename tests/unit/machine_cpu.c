@@ -359,6 +359,37 @@ static void a_count_does_not_wrap(struct simworld *w)
     sw_audit(w);
 }
 
+static unsigned keep;
+
+static int keeps_its_pages(struct vm *vm, uint64_t gfn, uint64_t pfn)
+{
+    if (!keep)
+        return pkvm_driver.teardown_page(vm, gfn, pfn);
+    keep--;
+    return -EPERM;
+}
+
+/* EL2 forgets no VM that has pages yet: the second attempt goes on where the first one stopped. */
+static void destroyed_at_the_second_attempt(struct simworld *w)
+{
+    struct gmem_driver greedy = pkvm_driver;
+    struct run_record run = {0};
+    greedy.teardown_page = keeps_its_pages;
+    sw_must(sw_convert(w, 0, 16, true), 0);
+    sw_must(sim_guest_write(w->vcpu, P, "secret", 7), 0);
+    sw_must(sim_guest_write(w->vcpu, 2 * P, "secret", 7), 0);
+    w->vm->driver = &greedy;
+    keep = 1;
+    w->caller.message[0] = '\0';
+    sw_must(vm_destroy(w->vm, &w->caller), -EBUSY);
+    assert_int_not_equal(w->caller.message[0], '\0');
+    sw_settle(w);
+    /* It is no VM to run any more. */
+    assert_true(vcpu_run(vm_vcpu(w->vm, 1), &run, &w->caller) < 0);
+    sw_must(vm_destroy(w->vm, &w->caller), 0);
+    w->vm = NULL;
+}
+
 #define WORLD(name, ...)                                                                                               \
     static void test_##name(void **state)                                                                              \
     {                                                                                                                  \
@@ -375,6 +406,7 @@ WORLD(allocation_during_a_conversion, .no_vmm = true)
 WORLD(cancelled_run, .no_vmm = true, .nr_vcpus = 2)
 WORLD(one_answer, .unilateral = false)
 WORLD(a_count_does_not_wrap, .no_vmm = true)
+WORLD(destroyed_at_the_second_attempt, .nr_vcpus = 2)
 
 int main(void)
 {
@@ -390,6 +422,7 @@ int main(void)
         cmocka_unit_test(test_cancelled_run),
         cmocka_unit_test(test_one_answer),
         cmocka_unit_test(test_a_count_does_not_wrap),
+        cmocka_unit_test(test_destroyed_at_the_second_attempt),
     };
     alarm(60);
     return cmocka_run_group_tests(tests, NULL, NULL);
