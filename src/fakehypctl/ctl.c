@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "src/fakehypctl/ctl.h"
+#include "src/fakehypctl/ask.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -95,7 +96,7 @@ static enum ctl_exit run_command(const struct ctl_command *c, int argc, char **a
     end = ctl_parse_options(argc, argv, CTL_COMMON_OPTIONS | c->options, who, &args, io);
     if (end >= 0 && ctl_given(&args, CTL_OPT_HELP)) {
         command_help(c, io);
-        return CTL_OK;
+        return ask_flush(io);
     }
     if (end >= 0 && end < argc)
         fprintf(io->err, "%s: \"%s\" is one argument too many\n", who, argv[end]);
@@ -114,11 +115,11 @@ enum ctl_exit ctl_run(int argc, char **argv, struct ctl_io *io)
 
     if (end >= 0 && ctl_given(&args, CTL_OPT_HELP)) {
         program_help(io);
-        return CTL_OK;
+        return ask_flush(io);
     }
     if (end >= 0 && ctl_given(&args, CTL_OPT_VERSION)) {
         fprintf(io->out, "fakehypctl %s\n", fakehyp_version());
-        return CTL_OK;
+        return ask_flush(io);
     }
     command = end >= 0 && end < argc ? find_command(argv[end]) : NULL;
     if (command)

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* fakehypctl trace: the daemon's events, one a line. */
+#include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "src/fakehypctl/ask.h"
 #include "src/fakehypctl/ctl.h"
 
 #define TRACE_SCHEMA 1
-#define FOLLOW_INTERVAL_NS 100000000L
+#define FOLLOW_INTERVAL_MS 100
 
 #define UNLIMITED UINT64_MAX
 
@@ -162,9 +164,20 @@ static enum ctl_exit ask_events(struct fakehyp *fh, const struct ctl_args *args,
     return status;
 }
 
+/* Waits for the next round.  False: nobody reads any more, which without new events no write would tell. */
+static bool reader_waits(struct ctl_io *io)
+{
+    struct pollfd out = {.fd = fileno(io->out)};
+
+    if (poll(&out, 1, FOLLOW_INTERVAL_MS) <= 0 || !(out.revents & POLLERR))
+        return true;
+    raise(SIGPIPE);
+    fprintf(io->err, "fakehypctl: write error: %s\n", strerror(EPIPE));
+    return false;
+}
+
 enum ctl_exit ctl_trace(const struct ctl_args *args, struct ctl_io *io)
 {
-    const struct timespec interval = {.tv_nsec = FOLLOW_INTERVAL_NS};
     struct follow f = {
         .next = args->num[CTL_OPT_SINCE],
         .left = ctl_given(args, CTL_OPT_LIMIT) ? args->num[CTL_OPT_LIMIT] : UNLIMITED,
@@ -182,8 +195,7 @@ enum ctl_exit ctl_trace(const struct ctl_args *args, struct ctl_io *io)
         return CTL_FAILED;
     status = ask_events(fh, args, &f, io);
     while (status == CTL_OK && ctl_given(args, CTL_OPT_FOLLOW) && f.left) {
-        nanosleep(&interval, NULL);
-        status = ask_events(fh, args, &f, io);
+        status = reader_waits(io) ? ask_events(fh, args, &f, io) : CTL_FAILED;
     }
     fakehyp_disconnect(fh);
     return status;

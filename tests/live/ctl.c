@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -280,6 +281,41 @@ static void trace(void **state)
     pvm_destroy(&v);
 }
 
+/* As in `fakehypctl trace --follow | head -1`: no further event need come for it to end. */
+static void trace_ends_with_its_reader(void **state)
+{
+    char *argv[] = {(char *)"fakehypctl", (char *)"trace", (char *)"--follow", NULL};
+    posix_spawn_file_actions_t files;
+    posix_spawnattr_t attr;
+    sigset_t defaults;
+    int out[2], status;
+    char first;
+    pid_t pid;
+
+    use_daemon();
+    assert_int_equal(pipe2(out, O_CLOEXEC), 0);
+    sigemptyset(&defaults);
+    sigaddset(&defaults, SIGPIPE);
+    posix_spawnattr_init(&attr);
+    posix_spawnattr_setsigdefault(&attr, &defaults);
+    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGDEF);
+    posix_spawn_file_actions_init(&files);
+    posix_spawn_file_actions_adddup2(&files, out[1], STDOUT_FILENO);
+    assert_int_equal(posix_spawn(&pid, getenv("FAKEHYP_CTL"), &files, &attr, argv, environ), 0);
+    posix_spawn_file_actions_destroy(&files);
+    posix_spawnattr_destroy(&attr);
+    close(out[1]);
+    assert_int_equal(read(out[0], &first, 1), 1);
+    close(out[0]);
+    bool ended = rig_wait_child(pid, 5000, &status);
+    if (!ended) {
+        kill(pid, SIGKILL);
+        rig_wait_child(pid, 5000, &status);
+    }
+    assert_true(ended);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGPIPE);
+}
+
 static void doctor(void **state)
 {
     static struct output o;
@@ -333,8 +369,11 @@ static void help(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    live_test(status), live_test(page),   live_test(audit),     live_test(audit_finds_a_stray_page),
-    live_test(trace),  live_test(doctor), live_test(no_daemon), live_test(help),
+    live_test(status), live_test(page),
+    live_test(audit),  live_test(audit_finds_a_stray_page),
+    live_test(trace),  live_test(trace_ends_with_its_reader),
+    live_test(doctor), live_test(no_daemon),
+    live_test(help),
 };
 
 RIG_MAIN(tests)

@@ -123,6 +123,22 @@ static void bad_usage(void **state)
     assert_usage(ctl_fake_run("trace", "-q", NULL), "usage: fakehypctl trace");
 }
 
+/* A summary that nobody got is no success. */
+static void help_that_cannot_be_written(void **state)
+{
+    static const char *const words[][3] = {{"--help"}, {"--version"}, {"status", "--help"}};
+
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        struct ctl_io io = {.out = fopen("/dev/full", "we"), .err = fopen("/dev/null", "we")};
+        char *argv[] = {(char *)"fakehypctl", (char *)words[i][0], (char *)words[i][1], NULL};
+
+        assert_non_null(io.out);
+        assert_int_equal(ctl_run(words[i][1] ? 3 : 2, argv, &io), CTL_FAILED);
+        fclose(io.out);
+        fclose(io.err);
+    }
+}
+
 static void help_and_version(void **state)
 {
     const struct ctl_output *o = ctl_fake_run("--help", NULL);
@@ -218,6 +234,7 @@ int main(void)
         cmocka_unit_test(good_options),
         cmocka_unit_test(bad_usage),
         cmocka_unit_test(help_and_version),
+        cmocka_unit_test(help_that_cannot_be_written),
         cmocka_unit_test(synopsis_matches_options),
         cmocka_unit_test(no_daemon),
         cmocka_unit_test(socket_path),
