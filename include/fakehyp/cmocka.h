@@ -94,7 +94,8 @@ static __attribute__((noinline, unused)) void fakehyp_cmocka_expect_conversion(s
                                                                                uint64_t attributes, const char *file,
                                                                                int line)
 {
-    struct fakehyp_memory_attributes2 request = {0};
+    struct fakehyp_memory_attributes2 request;
+    memset(&request, 0, sizeof(request)); /* no initializer suits both C and C++ without a warning */
     request.offset = offset;
     request.size = size;
     request.attributes = attributes;
