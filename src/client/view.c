@@ -145,9 +145,17 @@ static int ensure_uffd(struct fakehyp *fh)
     if (fh->uffd < 0) {
         rc = fh_uffd_open(UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MISSING_SHMEM);
         if (rc >= 0) {
-            fh->uffd = rc;
-            fh->maps_fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
-            rc = 0;
+            int maps_fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+            if (maps_fd < 0) {
+                /* The agent could open and close nothing in the views. */
+                int err = errno;
+                close(rc);
+                rc = fh_fail(-err, "map: /proc/self/maps: %s; is /proc mounted, is a descriptor left?", strerror(err));
+            } else {
+                fh->uffd = rc;
+                fh->maps_fd = maps_fd;
+                rc = 0;
+            }
         }
     }
     pthread_mutex_unlock(&fh_lock);
@@ -214,10 +222,29 @@ static int tell_remove(struct fakehyp *fh, uintptr_t addr, size_t length)
 }
 
 /*
- * Unmaps the first part of [start, end) that is a view: 1 with the part, 0 when
- * there is none, -ENOMEM.
+ * What becomes of the addresses: KEEP_OUT holds them until the daemon has been told, which
+ * knows views by address and would otherwise take a new one there for the old one.
  */
-static int cut_first(struct fakehyp *fh, uintptr_t start, uintptr_t end, uintptr_t *cut, size_t *cut_length)
+enum cut_how { CUT_UNMAP, CUT_KEEP_OUT, CUT_FORGET };
+
+static int cut_mapping(uintptr_t from, size_t length, enum cut_how *how)
+{
+    if (*how == CUT_FORGET)
+        return 0;
+    if (*how == CUT_KEEP_OUT && mmap((void *)from, length, PROT_NONE,
+                                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED)
+        return 0;
+    /* At vm.max_map_count it can still be unmapped. */
+    *how = CUT_UNMAP;
+    return munmap((void *)from, length);
+}
+
+/*
+ * Takes the first part of [start, end) that is a view out of the table: 1 with the
+ * part, 0 when there is none, -ENOMEM.
+ */
+static int cut_first(struct fakehyp *fh, uintptr_t start, uintptr_t end, enum cut_how *how, uintptr_t *cut,
+                     size_t *cut_length)
 {
     int rc = 0;
 
@@ -235,7 +262,7 @@ static int cut_first(struct fakehyp *fh, uintptr_t start, uintptr_t end, uintptr
             goto out;
         }
     }
-    if (munmap((void *)from, to - from)) {
+    if (cut_mapping(from, to - from, how)) {
         rc = fh_fail(-errno, "unmap: munmap: %s; vm.max_map_count limits the mappings of a process", strerror(errno));
         goto out;
     }
@@ -261,11 +288,23 @@ out:
 /* A view that the daemon did not accept, or whose connection ends: no one is told. */
 static void unmap_silently(struct fakehyp *fh, uintptr_t start, uintptr_t end)
 {
+    enum cut_how how = CUT_UNMAP;
     uintptr_t cut;
     size_t length;
 
-    while (cut_first(fh, start, end, &cut, &length) > 0)
+    while (cut_first(fh, start, end, &how, &cut, &length) > 0)
         ;
+}
+
+/* Where something new is mapped now there is no view any more: the program has unmapped it by itself. */
+static void forget_stale(struct fakehyp *fh, uintptr_t start, uintptr_t end)
+{
+    enum cut_how how = CUT_FORGET;
+    uintptr_t cut;
+    size_t length;
+
+    while (cut_first(fh, start, end, &how, &cut, &length) > 0)
+        tell_remove(fh, cut, length);
 }
 
 static int map_file(struct fakehyp *fh, struct fh_file *file, void *hint, size_t length, int prot, uint64_t offset,
@@ -279,6 +318,7 @@ static int map_file(struct fakehyp *fh, struct fh_file *file, void *hint, size_t
     if (rc)
         return rc;
 
+    forget_stale(fh, (uintptr_t)p, (uintptr_t)p + length);
     /* Listed before the daemon hears of it: it answers by asking the agent to open what is shared. */
     pthread_mutex_lock(&fh_lock);
     struct fh_view *view = get_free_view();
@@ -323,6 +363,7 @@ int fakehyp_map(struct fakehyp_gmem *gmem, void *hint, size_t length, int prot, 
 int fakehyp_unmap(struct fakehyp *fh, void *addr, size_t length)
 {
     uintptr_t start = (uintptr_t)addr, end, cut;
+    enum cut_how how = CUT_KEEP_OUT;
     size_t cut_length;
     int rc = fh_usable(fh), got;
 
@@ -332,8 +373,10 @@ int fakehyp_unmap(struct fakehyp *fh, void *addr, size_t length)
         return fh_fail(-EINVAL, "unmap: address and length must be multiples of %u, and the length not 0",
                        FAKEHYP_PAGE_SIZE);
     rc = 0;
-    while ((got = cut_first(fh, start, end, &cut, &cut_length)) > 0) {
+    while ((got = cut_first(fh, start, end, &how, &cut, &cut_length)) > 0) {
         int told = tell_remove(fh, cut, cut_length);
+        if (how == CUT_KEEP_OUT)
+            munmap((void *)cut, cut_length);
         /* A daemon that is gone has forgotten the view. */
         if (told && told != -ECONNRESET && rc == 0)
             rc = told;
@@ -374,8 +417,10 @@ int fakehyp_remap(struct fakehyp *fh, void *addr, size_t old_length, size_t new_
     } else {
         /* mremap() would drop the registration while the new place can be touched already: map anew instead. */
         rc = map_file(fh, file, NULL, new_length, prot, offset, out);
+        /* The new view is there and the old one is not: what the daemon has not heard of that yet does not change it.
+         */
         if (rc == 0)
-            rc = fakehyp_unmap(fh, addr, old_length);
+            fakehyp_unmap(fh, addr, old_length);
     }
     pthread_mutex_lock(&fh_lock);
     fh_file_put_locked(file);

@@ -324,6 +324,61 @@ static void test_query_address(void **state)
     assert_null(json);
 }
 
+static bool place_is_taken(struct daemon_client *client, const Fakehyp__Request *request)
+{
+    if (request->body_case != FAKEHYP__REQUEST__BODY_VIEW_REMOVE)
+        return false;
+    void *place = (void *)(uintptr_t)request->view_remove->addr;
+    void *p = mmap(place, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    *(int *)client->daemon->hook_arg = p == MAP_FAILED ? errno : 0;
+    if (p != MAP_FAILED)
+        munmap(p, PAGE);
+    return false;
+}
+
+/* Otherwise another thread's view could come there first, and the daemon would forget that one. */
+static void test_place_is_kept_until_daemon_knows(void **state)
+{
+    struct fixture *f = *state;
+    char *p = map_all(f);
+    int err = 0;
+
+    daemon_set_hook(&f->daemon, place_is_taken, &err);
+    assert_int_equal(fakehyp_unmap(f->fh, p, PAGES * PAGE), 0);
+    assert_int_equal(err, EEXIST);
+    daemon_set_hook(&f->daemon, NULL, NULL);
+    assert_ptr_equal(mmap(p, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0), p);
+    munmap(p, PAGE);
+}
+
+static bool whose_page(struct daemon_client *client, const Fakehyp__Request *request)
+{
+    if (request->body_case == FAKEHYP__REQUEST__BODY_QUERY)
+        *(uint64_t *)client->daemon->hook_arg = request->query->gmem;
+    return false;
+}
+
+/* A view that the program unmapped by itself is forgotten when the next one comes to its place. */
+static void test_new_view_in_place_of_unmapped(void **state)
+{
+    struct fixture *f = *state;
+    struct fakehyp_gmem *other;
+    char *p = map_all(f), *json;
+    uint64_t asked = 0;
+    void *q;
+
+    assert_int_equal(fakehyp_gmem_create(f->vm, PAGES * PAGE, FAKEHYP_GMEM_MMAP, &other), 0);
+    munmap(p, PAGES * PAGE);
+    assert_int_equal(fakehyp_map(other, p, PAGES * PAGE, PROT_READ, 0, &q), 0);
+    assert_int_equal(f->daemon.nr_removed, 1);
+    daemon_set_hook(&f->daemon, whose_page, &asked);
+    assert_int_equal(fakehyp_query_address(f->fh, p, &json), 0);
+    assert_int_equal(asked, fakehyp_gmem_id(other));
+    free(json);
+    assert_int_equal(fakehyp_unmap(f->fh, p, PAGES * PAGE), 0);
+    assert_int_equal(fakehyp_query_address(f->fh, p, &json), -EFAULT);
+}
+
 static void test_unmap_after_death(void **state)
 {
     struct fixture *f = *state;
@@ -351,6 +406,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_foreign_mapping_is_left_alone, setup_private, teardown),
         cmocka_unit_test_setup_teardown(test_fork, setup_shared, teardown),
         cmocka_unit_test_setup_teardown(test_query_address, setup_private, teardown),
+        cmocka_unit_test_setup_teardown(test_place_is_kept_until_daemon_knows, setup_private, teardown),
+        cmocka_unit_test_setup_teardown(test_new_view_in_place_of_unmapped, setup_private, teardown),
         cmocka_unit_test_setup_teardown(test_unmap_after_death, setup_shared, teardown),
     };
 
