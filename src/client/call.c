@@ -25,6 +25,7 @@ struct fh_waiter {
     pthread_cond_t wake;
     struct fh_answer answer;
     bool out_of_memory;
+    bool fds_lost; /* this process had no descriptor left for those beside the reply */
 };
 
 int64_t fh_now_ms(void)
@@ -97,7 +98,7 @@ static bool append_json(struct fh_answer *answer, const ProtobufCBinaryData *par
 }
 
 /* Gives the reply to whoever waits for it; the answer to a call that timed out is dropped.  fh->lock is held. */
-static void dispatch(struct fakehyp *fh, Fakehyp__Reply *reply)
+static void dispatch(struct fakehyp *fh, Fakehyp__Reply *reply, bool fds_lost)
 {
     struct fh_waiter *w;
 
@@ -119,6 +120,7 @@ static void dispatch(struct fakehyp *fh, Fakehyp__Reply *reply)
         }
     }
     w->answer.reply = reply;
+    w->fds_lost = fds_lost;
     if (fh->in.nr_fds)
         w->answer.fd = chan_msg_take_fd(&fh->in, 0);
     w->done = true;
@@ -132,10 +134,13 @@ static int read_one(struct fakehyp *fh, int64_t deadline_ms)
     pthread_mutex_unlock(&fh->lock);
 
     Fakehyp__Reply *reply = NULL;
+    bool fds_lost = false;
     int rc = wait_socket(fh->control, POLLIN, deadline_ms);
     if (rc == 0) {
         rc = chan_recv(fh->control, &fh->in, MSG_DONTWAIT);
-        if (rc > 0) {
+        /* At the limit of descriptors that is the failure of one call, not of the connection. */
+        fds_lost = rc == -EMSGSIZE && fh->in.len;
+        if (rc > 0 || fds_lost) {
             reply = fakehyp__reply__unpack(NULL, fh->in.len, fh->in.data);
             rc = reply ? 0 : -EPROTO;
         } else if (rc == 0) {
@@ -147,7 +152,7 @@ static int read_one(struct fakehyp *fh, int64_t deadline_ms)
 
     pthread_mutex_lock(&fh->lock);
     if (reply)
-        dispatch(fh, reply);
+        dispatch(fh, reply, fds_lost);
     chan_msg_close_fds(&fh->in);
     fh->has_reader = false;
     return rc;
@@ -204,7 +209,8 @@ static int send_request(struct fakehyp *fh, const Fakehyp__Request *request, int
 {
     for (;;) {
         int rc = chan_send_request(fh->control, request, &fd, fd >= 0, MSG_DONTWAIT);
-        if (rc == -EPIPE || rc == -ECONNRESET || rc == -ENOTCONN) {
+        /* The last two: this program closed our descriptor (close_range()), and may have another under its number. */
+        if (rc == -EPIPE || rc == -ECONNRESET || rc == -ENOTCONN || rc == -EBADF || rc == -ENOTSOCK) {
             fh_mark_dead(fh);
             return -ECONNRESET;
         }
@@ -264,6 +270,10 @@ static int exchange(struct fakehyp *fh, const struct fh_call_options *options, i
         return transport_failure(options->what, rc, timeout_ms);
     if (w.out_of_memory)
         return fh_fail(-ENOMEM, "%s: no memory for the answer", options->what);
+    if (w.fds_lost)
+        return fh_fail(-EMFILE,
+                       "%s: no descriptor left for what fakehypd sent: close some, or raise the limit (ulimit -n)",
+                       options->what);
     return 0;
 }
 

@@ -25,7 +25,9 @@
 
 #define FH_DEFAULT_TIMEOUT_MS 30000
 #define FH_EVENT_RING 256
-#define FH_GONE "fakehypd is gone (ended, crashed or killed); its VMs and guest_memfds are gone with it: connect again"
+#define FH_GONE                                                                                                        \
+    "fakehypd is gone (ended, crashed or killed, or this program closed the descriptors of the connection); its VMs "  \
+    "and guest_memfds are gone with it: connect again"
 
 /* ---- error.c: the last error of a thread ---------------------------------------------------------------------- */
 
@@ -125,6 +127,9 @@ int fh_dial(const char *path);
 /* *again: the private daemon of an earlier connection answered; it may be about to end. */
 int fh_dial_private(bool *again);
 void fh_forget_private(void);
+
+/* conn.c: how long to wait for the daemon, of the environment. */
+int fh_timeout_ms(void);
 
 /* ---- fork.c ------------------------------------------------------------------------------------------------------ */
 

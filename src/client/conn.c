@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static int timeout_from_environment(void)
+int fh_timeout_ms(void)
 {
     const char *text = getenv("FAKEHYP_TIMEOUT_MS");
     char *end;
@@ -47,16 +47,18 @@ static void free_connection(struct fakehyp *fh)
     free(fh);
 }
 
-static struct fakehyp *new_connection(int control)
+/* NULL: *err says why. */
+static struct fakehyp *new_connection(int control, int *err)
 {
     struct fakehyp *fh = calloc(1, sizeof(*fh));
 
+    *err = -ENOMEM;
     if (!fh)
         return NULL;
     fh->pid = getpid();
     fh->control = control;
     fh->agent = fh->uffd = fh->maps_fd = -1;
-    fh->timeout_ms = timeout_from_environment();
+    fh->timeout_ms = fh_timeout_ms();
     pthread_mutex_init(&fh->lock, NULL);
     pthread_mutex_init(&fh->event_lock, NULL);
     sem_init(&fh->agent_ready, 0, 0);
@@ -66,8 +68,12 @@ static struct fakehyp *new_connection(int control)
     fh->agent_in.data = malloc(CHAN_MAX_FRAME);
     fh->events = calloc(FH_EVENT_RING, sizeof(*fh->events));
     fh->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (pipe2(fh->report_pipe, O_CLOEXEC | O_NONBLOCK))
+    if (fh->event_fd < 0)
+        *err = -errno;
+    if (pipe2(fh->report_pipe, O_CLOEXEC | O_NONBLOCK)) {
+        *err = -errno;
         fh->report_pipe[0] = fh->report_pipe[1] = -1;
+    }
     if (!fh->in.data || !fh->agent_in.data || !fh->events || fh->event_fd < 0 || fh->report_pipe[0] < 0) {
         fh->control = -1; /* the caller's again */
         free_connection(fh);
@@ -121,18 +127,20 @@ static int greet(struct fakehyp *fh)
 /* Takes the socket over, also when it fails. */
 static int establish(int control, struct fakehyp **out)
 {
-    struct fakehyp *fh = new_connection(control);
+    int rc;
+    struct fakehyp *fh = new_connection(control, &rc);
 
     if (!fh) {
         close(control);
-        return fh_fail(-ENOMEM, "connect: no memory or no file descriptor left");
+        return fh_fail(rc, "connect: %s%s", strerrordesc_np(-rc),
+                       rc == -EMFILE ? ": close some, or raise the limit (ulimit -n)" : "");
     }
     /* Listed before its first call: a fork meanwhile must find its locks. */
     pthread_mutex_lock(&fh_lock);
     LIST_INSERT_HEAD(&fh_connections, fh, link);
     pthread_mutex_unlock(&fh_lock);
 
-    int rc = greet(fh);
+    rc = greet(fh);
     if (rc == 0)
         rc = fh_agent_start(fh);
     if (rc) {

@@ -94,6 +94,10 @@ int fakehyp_gmem_create(struct fakehyp_vm *vm, uint64_t size, uint64_t flags, st
     if (rc == 0) {
         rc = adopt(vm->object.fh, answer.reply->gmem, answer.fd, out);
         answer.fd = -1;
+    } else if (answer.reply && answer.reply->body_case == FAKEHYP__REPLY__BODY_GMEM) {
+        /* It exists, but its descriptor did not arrive. */
+        tell_close(vm->object.fh, answer.reply->gmem->gmem);
+        fh_fail(rc, "gmem_create: no descriptor left for the guest_memfd: close some, or raise the limit (ulimit -n)");
     }
     fh_answer_free(&answer);
     return rc;

@@ -123,21 +123,25 @@ static int await_attach(const struct fakehyp_vm *vm, int status_fd)
     return 0;
 }
 
-static int launch(struct fakehyp_vm *vm, int sock, const int status[2], guest_main_fn entry, void *arg)
+/* spare: a descriptor that makes room for the pidfd: once it has attached itself, the guest cannot be started again. */
+static int launch(struct fakehyp_vm *vm, int sock, const int status[2], int spare, guest_main_fn entry, void *arg)
 {
     /* What is buffered would be written twice. */
     fflush(stdout);
     fflush(stderr);
     pid_t pid = fork();
+    int err = errno;
+    if (pid != 0)
+        close(spare);
     if (pid < 0)
-        return fh_fail(-errno, "guest_start: fork: %s", strerror(errno));
+        return fh_fail(-err, "guest_start: fork: %s", strerror(err));
     if (pid == 0) {
         close(status[0]);
         guest_process_run(sock, status[1], vm->ipa_bits, entry, arg);
     }
     int pidfd = pidfd_open(pid, 0);
     if (pidfd < 0) {
-        int err = errno;
+        err = errno;
         kill(pid, SIGKILL);
         while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
             ;
@@ -150,7 +154,7 @@ static int launch(struct fakehyp_vm *vm, int sock, const int status[2], guest_ma
 
 int fakehyp_guest_start(struct fakehyp_vm *vm, int (*entry)(struct fakehyp_guest *guest, void *arg), void *arg)
 {
-    int sock, status[2], rc = fh_usable(vm->object.fh);
+    int sock = -1, status[2], rc = fh_usable(vm->object.fh);
 
     if (rc)
         return rc;
@@ -159,10 +163,15 @@ int fakehyp_guest_start(struct fakehyp_vm *vm, int (*entry)(struct fakehyp_guest
                        (int)vm->guest_pid);
     if (pipe2(status, O_CLOEXEC))
         return fh_fail(-errno, "guest_start: pipe: %s", strerror(errno));
-    rc = prepare(vm, &sock);
+    int spare = fcntl(status[0], F_DUPFD_CLOEXEC, 0);
+    rc = spare < 0 ? fh_fail(-errno, "guest_start: %s: close some descriptors, or raise the limit (ulimit -n)",
+                             strerror(errno))
+                   : prepare(vm, &sock);
     if (rc == 0) {
-        rc = launch(vm, sock, status, entry, arg);
+        rc = launch(vm, sock, status, spare, entry, arg);
         close(sock);
+    } else if (spare >= 0) {
+        close(spare);
     }
     close(status[1]);
     if (rc == 0) {

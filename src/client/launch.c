@@ -10,11 +10,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -34,7 +36,10 @@ static int open_socket(void)
 {
     int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 
-    return sock >= 0 ? sock : fh_fail(-errno, "connect: socket(AF_UNIX): %s", strerror(errno));
+    if (sock < 0)
+        return fh_fail(-errno, "connect: socket(AF_UNIX): %s%s", strerror(errno),
+                       errno == EMFILE ? ": close some descriptors, or raise the limit (ulimit -n)" : "");
+    return sock;
 }
 
 static int dial(const struct sockaddr_un *address, socklen_t length, const char *name)
@@ -117,8 +122,25 @@ static int prepare_spawn(posix_spawn_file_actions_t *files, posix_spawnattr_t *a
     return err;
 }
 
+/* False: the process is still there after timeout_ms.  Does not reap it. */
+static bool wait_exit(pid_t pid, int timeout_ms)
+{
+    int64_t deadline = fh_now_ms() + timeout_ms;
+    int pidfd = pidfd_open(pid, 0), n = 1;
+
+    if (pidfd < 0)
+        return true; /* reaped by somebody already, or no descriptor left: wait(2) has the word */
+    do {
+        struct pollfd pfd = {.fd = pidfd, .events = POLLIN};
+        int64_t left = deadline - fh_now_ms();
+        n = poll(&pfd, 1, left > 0 ? (int)left : 0);
+    } while (n < 0 && errno == EINTR);
+    close(pidfd);
+    return n != 0;
+}
+
 /* Starts the daemon and waits until it has put itself into the background, which says that it is ready. */
-static int start_daemon(int listener)
+static int start_daemon(int listener, int timeout_ms)
 {
     const char *binary = daemon_binary();
     char *argv[] = {(char *)"fakehypd", (char *)"--listen-fd=3",       (char *)"--terminate",
@@ -138,6 +160,15 @@ static int start_daemon(int listener)
     if (err)
         return fh_fail(-EPROTO, "connect: %s could not be started: %s; FAKEHYP_DAEMON names the program to start",
                        binary, strerror(err));
+    if (!wait_exit(pid, timeout_ms)) {
+        kill(pid, SIGKILL);
+        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+            ;
+        return fh_fail(-ETIMEDOUT,
+                       "connect: %s was not ready within %d ms; FAKEHYP_DAEMON names the program to start, "
+                       "FAKEHYP_TIMEOUT_MS another limit",
+                       binary, timeout_ms);
+    }
     while (waitpid(pid, &status, 0) < 0) {
         if (errno == EINTR)
             continue;
@@ -170,7 +201,7 @@ static int launch(struct sockaddr_un *address, socklen_t *length)
     }
     int sock = dial(address, *length, "the private fakehypd's socket");
     if (sock >= 0) {
-        int rc = start_daemon(listener);
+        int rc = start_daemon(listener, fh_timeout_ms());
         if (rc) {
             close(sock);
             sock = rc;

@@ -30,6 +30,10 @@ int fh_uffd_open(uint64_t features)
 
     if (fd < 0) {
         int err = errno;
+        /* Not the system call is refused, but one more descriptor. */
+        if (err == EMFILE || err == ENFILE || err == ENOMEM)
+            return fh_fail(-err, "userfaultfd(): %s%s", strerror(err),
+                           err == EMFILE ? ": close some, or raise the limit (ulimit -n)" : "");
         fd = open_device();
         if (fd < 0)
             return fh_fail(-EPERM,

@@ -146,12 +146,33 @@ static bool guest_goes_on(const struct fakehyp_run *run, int rc)
     return rc == -EAGAIN || rc == -EINVAL || rc == -ENOMEM || rc == -EPERM;
 }
 
+static int fault_stays(uint64_t gpa, int refused)
+{
+    struct fakehyp_holder holder;
+
+    if (!refused)
+        return fh_fail(-EFAULT,
+                       "vcpu_run_converting: the guest's fault at %#llx came back %u times after its conversion",
+                       (unsigned long long)gpa, MAX_REPEATS);
+    if (!fakehyp_last_holders(&holder, 1))
+        return fh_fail(-EFAULT,
+                       "vcpu_run_converting: the conversion at %#llx that the guest needs was refused %u times",
+                       (unsigned long long)gpa, MAX_REPEATS);
+    return fh_fail(
+        -EFAULT,
+        "vcpu_run_converting: the conversion at %#llx that the guest needs was refused %u times: the page at "
+        "offset %#llx is held by %s (%s, pid %d); drop that reference and run the vCPU again",
+        (unsigned long long)gpa, MAX_REPEATS, (unsigned long long)holder.offset, holder.what, holder.kind,
+        (int)holder.pid);
+}
+
 int fakehyp_vcpu_run_converting(struct fakehyp_vcpu *vcpu, struct fakehyp_gmem *gmem, uint64_t gpa_of_gmem,
                                 int timeout_ms)
 {
     int64_t deadline = timeout_ms < 0 ? INT64_MAX : fh_now_ms() + timeout_ms;
     uint64_t last_gpa = 0, last_attributes = 0;
     unsigned repeats = 0;
+    int refused = 0; /* what the last conversion answered */
 
     for (;;) {
         int64_t left = timeout_ms < 0 ? -1 : deadline - fh_now_ms();
@@ -166,14 +187,12 @@ int fakehyp_vcpu_run_converting(struct fakehyp_vcpu *vcpu, struct fakehyp_gmem *
             last_gpa = gpa;
             last_attributes = attributes;
             if (repeats > MAX_REPEATS)
-                return fh_fail(
-                    -EFAULT, "vcpu_run_converting: the guest's fault at %#llx came back %u times after its conversion",
-                    (unsigned long long)gpa, MAX_REPEATS);
+                return fault_stays(gpa, refused);
         } else {
             repeats = 0;
         }
-        rc = fakehyp_convert(gmem, offset, size, attributes, NULL);
-        if (rc && !guest_goes_on(&vcpu->run, rc))
-            return rc;
+        refused = fakehyp_convert(gmem, offset, size, attributes, NULL);
+        if (refused && !guest_goes_on(&vcpu->run, refused))
+            return refused;
     }
 }

@@ -82,6 +82,9 @@ int chan_recv(int sock, struct chan_msg *msg, int flags)
     take_control(&hdr, msg);
     if (hdr.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
         chan_msg_close_fds(msg);
+        /* Without its descriptors the frame is whole: who runs out of them can still tell what it was. */
+        if (!(hdr.msg_flags & MSG_TRUNC))
+            msg->len = (size_t)n;
         return -EMSGSIZE;
     }
     if (n == 0) {

@@ -140,6 +140,25 @@ static void test_private_daemon(void **state)
     unsetenv("FAKEHYP_DAEMON");
 }
 
+/* A daemon that does not come up is not waited for without end. */
+static void test_private_daemon_that_hangs(void **state)
+{
+    struct fakehyp *fh;
+
+    setenv("FAKEHYP_DAEMON", "/proc/self/exe", 1);
+    setenv("FAKEHYP_TEST_HANG", "1", 1);
+    setenv("FAKEHYP_TIMEOUT_MS", "200", 1);
+    int64_t before = now_ms();
+    assert_int_equal(fakehyp_connect(NULL, &fh), -ETIMEDOUT);
+    assert_true(now_ms() - before < 5000);
+    assert_non_null(strstr(fakehyp_last_error(), "FAKEHYP_DAEMON"));
+    /* Nothing of it is left. */
+    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+    unsetenv("FAKEHYP_TIMEOUT_MS");
+    unsetenv("FAKEHYP_TEST_HANG");
+    unsetenv("FAKEHYP_DAEMON");
+}
+
 static void test_capabilities(void **state)
 {
     struct fixture *f = *state;
@@ -597,6 +616,9 @@ static void test_fork_while_agent_works(void **state)
 /* Called by the library as a private daemon: one connection, then the end. */
 static int play_daemon(void)
 {
+    if (getenv("FAKEHYP_TEST_HANG"))
+        for (;;)
+            pause();
     pid_t pid = fork();
 
     if (pid == 0) {
@@ -614,6 +636,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_connect_errors),
         cmocka_unit_test(test_version_mismatch),
         cmocka_unit_test(test_private_daemon),
+        cmocka_unit_test(test_private_daemon_that_hangs),
         cmocka_unit_test_setup_teardown(test_capabilities, setup, teardown),
         cmocka_unit_test_setup_teardown(test_query_parts, setup, teardown),
         cmocka_unit_test_setup_teardown(test_error_texts, setup, teardown),
