@@ -13,12 +13,15 @@
  * was not answered (-ETIMEDOUT, -ECONNRESET).  Unless a function says
  * otherwise it blocks for one round trip to the daemon, may be called from any
  * thread but not from a signal handler, and fails, besides what it lists, with
- *   -ECONNRESET  the daemon is gone (all its objects with it),
+ *   -ECONNRESET  the daemon is gone (all its objects with it), or this program closed
+ *                the descriptors of the connection,
  *   -EIO         the handle is used in a process that forked from its owner,
  *   -ETIMEDOUT   no answer within 30 s (FAKEHYP_TIMEOUT_MS sets another limit);
  *                the daemon may still carry out what was asked,
  *   -ENOENT      the daemon does not know the object any more,
  *   -EPROTO      library and daemon are not of one release,
+ *   -EMFILE      no file descriptor left; -ENFILE: in the system,
+ *   -EMSGSIZE    a name or label is longer than a message can be (96 KiB),
  *   -ENOMEM      out of memory.
  * Sizes, offsets and addresses are in bytes; "page" is 4096 bytes.  An out
  * parameter that is a pointer is NULL after a failure.
@@ -78,7 +81,9 @@ const char *fakehyp_last_error(void);
  *   -EACCES        it is another user's
  *   -ENAMETOOLONG  the name has more than 107 bytes
  *   -EPROTO        another protocol version, or fakehypd could not be started
- *   -EMFILE        no file descriptor left
+ *   -ETIMEDOUT     also when a fakehypd that was started does not become ready
+ *   -EAGAIN        no further thread
+ *   and what else connect(2) says of a path, such as -ENOTDIR or -EPROTOTYPE
  */
 int fakehyp_connect(const char *socket_path, struct fakehyp **out);
 
@@ -368,8 +373,9 @@ struct fakehyp_run *fakehyp_vcpu_state(struct fakehyp_vcpu *vcpu);
  * range of gmem, which begins at gpa_of_gmem, is answered by the conversion that
  * it asks for; returns at any other exit.  A conversion that is refused
  * (-EAGAIN) is left to the guest: its hypercall answers INVALID_PARAMETER, its
- * access faults again.  -EFAULT also when one fault comes back 100 times;
- * further the errors of fakehyp_set_memory_attributes2().
+ * access faults again.  -EFAULT also when one fault comes back 100 times, for
+ * instance since its conversion is refused (fakehyp_last_holders() has who holds the
+ * page); further the errors of fakehyp_set_memory_attributes2().
  */
 int fakehyp_vcpu_run_converting(struct fakehyp_vcpu *vcpu, struct fakehyp_gmem *gmem, uint64_t gpa_of_gmem,
                                 int timeout_ms);
@@ -421,8 +427,9 @@ int64_t fakehyp_guest_meminfo(struct fakehyp_guest *guest);
 
 /*
  * Copies without a signal: bytes copied, which is short when a private page
- * begins (at its boundary), or -EFAULT when the first byte is in one.  No round
- * trip; needs no connection and works on any memory of this process.
+ * begins (at its boundary), or -EFAULT when the first byte is in one.  -EINVAL:
+ * length above SSIZE_MAX.  No round trip; needs no connection and works on any
+ * memory of this process.
  */
 ssize_t fakehyp_copy_from(void *to, const void *view, size_t length);
 ssize_t fakehyp_copy_to(void *view, const void *from, size_t length);
