@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <jansson.h>
@@ -39,7 +40,7 @@ static const char answer[] = "42, says the guest";
 static const char secret[] = "the guest's secret, after it took the page back";
 
 static char run_dir[] = "/tmp/fakehyp-demo-XXXXXX";
-static char socket_path[64], bin_dir[1024];
+static char socket_path[64], lock_path[72], bin_dir[1024];
 
 static _Noreturn void die(const char *what)
 {
@@ -368,10 +369,17 @@ static void audit(struct vmm *v)
     shown(!status, "audit: bytes are where the tables say", "exit status %d", WEXITSTATUS(status));
 }
 
+/* Also in a signal handler.  The daemon ends at the same time, and for a moment makes its lock file again. */
 static void tidy_up(void)
 {
-    unlink(socket_path);
-    rmdir(run_dir);
+    const struct timespec moment = {.tv_nsec = 5000000};
+    for (int i = 0; i < 400; i++) {
+        unlink(socket_path);
+        unlink(lock_path);
+        if (!rmdir(run_dir) || errno != ENOTEMPTY)
+            break;
+        nanosleep(&moment, NULL);
+    }
 }
 
 static void on_signal(int sig)
@@ -399,6 +407,7 @@ int main(int argc, char **argv)
     bin_dir[n] = '\0';
     *strrchr(bin_dir, '/') = '\0';
     snprintf(socket_path, sizeof(socket_path), "%s/fakehypd.sock", run_dir);
+    snprintf(lock_path, sizeof(lock_path), "%s.lock", socket_path);
     setenv("FAKEHYP_SOCKET", socket_path, 1);
     atexit(tidy_up);
     signal(SIGINT, on_signal);
