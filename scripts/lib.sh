@@ -54,6 +54,13 @@ missing_packages() {
     done
 }
 
+# Not `sudo -v` at first: it wants a password as soon as one of several rules for the user does, as for the user of a
+# cloud image, whose own rule has NOPASSWD and whose group's has not.  Without a terminal sudo cannot ask for one.
+may_sudo() {
+    command -v sudo >/dev/null || return 1
+    sudo -n true 2>/dev/null || { [ -t 0 ] && sudo -v; }
+}
+
 install_packages() {
     local missing
     local -a as_root=() packages=()
@@ -65,20 +72,16 @@ install_packages() {
     missing=$(missing_packages)
     [ -n "$missing" ] || return 0
     mapfile -t packages <<<"$missing"
+    say "missing packages: ${packages[*]}"
 
     if [ "$(id -u)" -ne 0 ]; then
-        # Without a terminal sudo cannot ask for a password: it must not need one.
-        if command -v sudo >/dev/null && { [ -t 0 ] || sudo -n true 2>/dev/null; }; then
-            as_root=(sudo)
-        else
-            printf 'These Debian packages are missing: %s\nInstall them as root, then run this again:\n' \
-                "${packages[*]}" >&2
+        if ! may_sudo; then
+            printf 'Installing them takes root.  As root, then run this again:\n' >&2
             printf '    apt-get update && apt-get install --no-install-recommends %s\n' "${packages[*]}" >&2
             exit 1
         fi
+        as_root=(sudo)
     fi
-    say "missing packages: ${packages[*]}"
-    [ ${#as_root[@]} -eq 0 ] || sudo -v
     must_step "$top/build/apt.log" "apt-get update" \
         ${as_root[@]+"${as_root[@]}"} env DEBIAN_FRONTEND=noninteractive apt-get -q update
     must_step "$top/build/apt.log" "apt-get install" \
