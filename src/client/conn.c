@@ -177,8 +177,9 @@ int fakehyp_connect(const char *socket_path, struct fakehyp **out)
     }
     if (rc == -ECONNRESET) {
         fh_forget_private();
-        rc = fh_fail(-EPROTO,
-                     "connect: the private fakehypd ended before it answered; what it says is on standard error");
+        rc = fh_fail(
+            -EPROTO,
+            "connect: the private fakehypd ended or refused us before it answered; what it says is on standard error");
     }
     return rc;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "src/client/client.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -32,6 +33,11 @@ int fh_fail(int err, const char *format, ...)
     va_start(args, format);
     vsnprintf(last_error, sizeof(last_error), format, args);
     va_end(args);
+    /* Which of the two had none left is not known here; the daemon's own text says. */
+    size_t len = strlen(last_error);
+    if (err == -EMFILE && !strstr(last_error, "RLIMIT_NOFILE"))
+        snprintf(last_error + len, sizeof(last_error) - len,
+                 "; the limit of descriptors (ulimit -n) of this program or of fakehypd is too low");
     return err;
 }
 

@@ -124,9 +124,11 @@ enum ctl_exit ctl_run(int argc, char **argv, struct ctl_io *io)
     command = end >= 0 && end < argc ? find_command(argv[end]) : NULL;
     if (command)
         return run_command(command, argc - end, argv + end, io);
-    if (end >= argc)
+    if (end < 0)
+        fprintf(io->err, "fakehypctl: options of a command come after its name\n");
+    else if (end >= argc)
         fprintf(io->err, "fakehypctl: which command?\n");
-    else if (end >= 0)
+    else
         fprintf(io->err, "fakehypctl: no command \"%s\"\n", argv[end]);
     fprintf(io->err, "usage: fakehypctl COMMAND [OPTION...]; fakehypctl --help lists the commands\n");
     return CTL_FAILED;

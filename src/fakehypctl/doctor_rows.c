@@ -41,7 +41,7 @@ static const struct doctor_row all_rows[] = {
     {"limits", "vm.max_map_count", DOCTOR_USEFUL, probe_max_map_count, {0}},
     {NULL, "fs.pipe-max-size", DOCTOR_USEFUL, probe_pipe_size, {0}},
     {NULL, "RLIMIT_NOFILE", DOCTOR_USEFUL, probe_nofile, {0}},
-    {NULL, "vm.overcommit_memory", DOCTOR_USEFUL, probe_overcommit, {0}},
+    {NULL, "vm.overcommit_memory", DOCTOR_ESSENTIAL, probe_overcommit, {0}},
 
     {"surroundings", "transparent huge pages", DOCTOR_OPTIONAL, probe_thp, {0}},
     {NULL, "/dev/kvm", DOCTOR_OPTIONAL, probe_dev_kvm, {0}},

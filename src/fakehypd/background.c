@@ -33,7 +33,7 @@ int background_enter(void)
 
     if (pipe2(fds, O_CLOEXEC)) {
         int err = -errno;
-        log_error("--daemon: %s", strerrordesc_np(-err));
+        log_error("--daemon: %s%s", strerrordesc_np(-err), log_remedy(err));
         return err;
     }
     pid_t child = fork();

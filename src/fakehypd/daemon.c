@@ -109,7 +109,7 @@ static int start_machine(struct daemon *daemon)
         rc = live_start(daemon->live, daemon->machine);
     }
     if (rc)
-        log_error("the machine could not be started: %s", strerrordesc_np(-rc));
+        log_error("the machine could not be started: %s%s", strerrordesc_np(-rc), log_remedy(rc));
     return rc;
 }
 
@@ -145,7 +145,7 @@ static int start(struct daemon *daemon)
         return rc;
     rc = loop_init(&daemon->loop);
     if (rc) {
-        log_error("event loop: %s", uv_strerror(rc));
+        log_error("event loop: %s%s", uv_strerror(rc), log_remedy(rc));
         return rc;
     }
     daemon->start_ns = uv_hrtime();

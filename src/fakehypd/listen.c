@@ -173,7 +173,7 @@ static int open_path(struct listener *listener)
     if (rc == 0) {
         rc = bind_and_listen(listener);
         if (rc)
-            log_error("%s: %s", listener->name, strerrordesc_np(-rc));
+            log_error("%s: %s%s", listener->name, strerrordesc_np(-rc), log_remedy(rc));
     }
     drop_lock(listener->name, lock, false);
     return rc;

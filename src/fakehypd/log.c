@@ -33,6 +33,18 @@ int log_level_of(const char *name)
     return -1;
 }
 
+const char *log_remedy(int rc)
+{
+    switch (rc) {
+    case -EMFILE:
+        return "; the limit of descriptors is too low (ulimit -n)";
+    case -ENOMEM:
+        return "; is there a limit of address space (ulimit -v)?";
+    default:
+        return "";
+    }
+}
+
 int log_open(enum log_level level, const char *path)
 {
     log_max = level;

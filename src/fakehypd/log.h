@@ -13,6 +13,9 @@ int log_level_of(const char *name);
 int log_open(enum log_level level, const char *path);
 void log_close(void);
 
+/* What a user can do about that error, to be put after its text; "" when it says so itself. */
+const char *log_remedy(int rc);
+
 void log_line(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 #define log_error(...) log_line(LOG_LEVEL_ERROR, __VA_ARGS__)
 #define log_warning(...) log_line(LOG_LEVEL_WARNING, __VA_ARGS__)

@@ -25,10 +25,11 @@ static int find_by_gpa(struct daemon *daemon, const Fakehyp__Query *query, struc
 
     if (!slot) {
         if (vm)
-            caller_explain(caller, "VM %llu has no memory at 0x%llx", (unsigned long long)query->vm,
-                           (unsigned long long)query->gpa);
+            caller_explain(caller, "VM %llu has no memory at 0x%llx: `fakehypctl status` lists its memslots",
+                           (unsigned long long)query->vm, (unsigned long long)query->gpa);
         else
-            caller_explain(caller, "there is no VM %llu", (unsigned long long)query->vm);
+            caller_explain(caller, "there is no VM %llu: `fakehypctl status` lists them",
+                           (unsigned long long)query->vm);
         return -ENOENT;
     }
     page->gmem = slot->gmem;

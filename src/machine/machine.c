@@ -79,16 +79,19 @@ static void *reserve(uint64_t bytes)
 }
 
 /* RAM that no process may reach lives in a file of its own, which is mapped here and nowhere else. */
-static char *map_ram(uint64_t bytes)
+static int map_ram(uint64_t bytes, char **ram)
 {
     int fd = memfd_create("fakehyp-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
-        return NULL;
+        return -errno;
     void *p = MAP_FAILED;
     if (!ftruncate(fd, (off_t)bytes))
         p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    int rc = p == MAP_FAILED ? -errno : 0;
     close(fd);
-    return p == MAP_FAILED ? NULL : p;
+    if (!rc)
+        *ram = p;
+    return rc;
 }
 
 int machine_new(const struct machine_config *config, struct machine **out)
@@ -103,10 +106,11 @@ int machine_new(const struct machine_config *config, struct machine **out)
     m->ram_bytes = config->memory_bytes;
     m->sched = sched_new(&config->sched);
     m->trace = trace_new(TRACE_CAPACITY, config->trace_file);
-    m->ram = map_ram(m->ram_bytes);
+    int rc = map_ram(m->ram_bytes, &m->ram);
     m->vmemmap = reserve((m->ram_bytes >> 12) * sizeof(struct hyp_page));
     m->hyp = aligned_alloc(64, (hyp_state_size() + 63) / 64 * 64);
-    int rc = m->sched && m->trace && m->ram && m->vmemmap && m->hyp ? 0 : -ENOMEM;
+    if (!rc && !(m->sched && m->trace && m->vmemmap && m->hyp))
+        rc = -ENOMEM;
     if (!rc)
         rc = cpu_boot_el2(m);
     if (!rc) {

@@ -187,6 +187,14 @@ static bool refuse_vm(struct daemon_client *client, const Fakehyp__Request *requ
     return true;
 }
 
+static bool lack_descriptors(struct daemon_client *client, const Fakehyp__Request *request)
+{
+    if (request->body_case != FAKEHYP__REQUEST__BODY_VM_CREATE)
+        return false;
+    daemon_reply(client, request, -EMFILE, "");
+    return true;
+}
+
 static void test_error_texts(void **state)
 {
     struct fixture *f = *state;
@@ -199,6 +207,10 @@ static void test_error_texts(void **state)
     assert_null(vm);
     assert_int_equal(fakehyp_vm_create(f->fh, NULL, &vm), -ENOMEM);
     assert_non_null(strstr(fakehyp_last_error(), "vm_create"));
+    daemon_set_hook(&f->daemon, lack_descriptors, NULL);
+    assert_int_equal(fakehyp_vm_create(f->fh, NULL, &vm), -EMFILE);
+    assert_non_null(strstr(fakehyp_last_error(), "vm_create: Too many open files"));
+    assert_non_null(strstr(fakehyp_last_error(), "ulimit -n"));
 }
 
 static void *ask_often(void *arg)

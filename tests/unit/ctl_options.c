@@ -104,6 +104,7 @@ static void bad_usage(void **state)
     assert_usage(ctl_fake_run("--", NULL), "which command?");
     assert_usage(ctl_fake_run("stats", NULL), "no command \"stats\"");
     assert_usage(ctl_fake_run("--json", "status", NULL), "no option --json");
+    assert_usage(ctl_fake_run("--socket", "/s", "status", NULL), "options of a command come after its name");
     assert_usage(ctl_fake_run("status", "--gmem", "1", NULL), "fakehypctl status: no option --gmem");
     assert_usage(ctl_fake_run("status", "-x", NULL), "no option -x");
     assert_usage(ctl_fake_run("status", "extra", NULL), "\"extra\" is one argument too many");

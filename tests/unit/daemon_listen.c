@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -133,6 +134,21 @@ static void test_other_files_are_left_alone(void **state)
     unlink(lock);
 }
 
+static void test_lack_of_descriptors_names_the_limit(void **state)
+{
+    struct rig *rig = *state;
+    const char *args[] = {"--socket", rig->socket, NULL};
+    const struct rlimit few = {12, 12}; /* enough for the socket, too few for the rest */
+    /* The daemon raises its soft limit, so the hard one is lowered, for good: in a process of its own. */
+    pid_t pid = fork();
+
+    if (pid == 0)
+        _exit(setrlimit(RLIMIT_NOFILE, &few) ? 99 : rig_wait(rig_spawn(rig, args)));
+    assert_int_equal(rig_wait(pid), 1);
+    assert_true(rig_logged(rig, "(ulimit -n)"));
+    assert_false(exists(rig->socket));
+}
+
 static void test_terminate_ends_with_the_last_client(void **state)
 {
     struct rig *rig = *state;
@@ -228,6 +244,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_stale_socket_is_taken_over, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_race_for_a_stale_socket_has_one_winner, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_other_files_are_left_alone, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_lack_of_descriptors_names_the_limit, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_terminate_ends_with_the_last_client, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_inherited_socket, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_background_parent_waits_for_readiness, set_up, tear_down),
