@@ -118,17 +118,18 @@ static int handle_call(struct vcpu *vcpu, struct run_record *run)
     run->ret = (uint64_t)SMCCC_RET_NOT_SUPPORTED;
     vcpu->pending_call = run->nr;
     vcpu->pending_ipa = run->args[0];
-    /* What EL2 has carried out already; the exit only tells. */
-    if (run->nr == SMCCC_MEM_SHARE ||
-        (run->nr == SMCCC_MEM_UNSHARE && vcpu->vm->config.unshare_mode == HYP_UNSHARE_UNILATERAL))
+    /* What EL2 has carried out already; the exit only tells.  An unprotected guest's calls it only passes on. */
+    if (vcpu->vm->config.is_protected &&
+        (run->nr == SMCCC_MEM_SHARE ||
+         (run->nr == SMCCC_MEM_UNSHARE && vcpu->vm->config.unshare_mode == HYP_UNSHARE_UNILATERAL)))
         trace_call(vcpu, run->nr, run->args[0], SMCCC_RET_SUCCESS);
     return RUN_EXIT;
 }
 
 /*
- * The answer to an HVC exit.  Whether a MEM_UNSHARE may go through is not the
- * VMM's word to give: the host consents iff the page really became private,
- * which it does only after the reference check.
+ * The answer to an HVC exit.  Whether a protected guest's MEM_UNSHARE may go
+ * through is not the VMM's word to give: the host consents iff the page really
+ * became private, which it does only after the reference check.
  */
 static void complete_call(struct vcpu *vcpu, const struct run_record *run)
 {
@@ -138,7 +139,7 @@ static void complete_call(struct vcpu *vcpu, const struct run_record *run)
     if (!vcpu->pending_call)
         return;
     page->x[0] = run->ret;
-    if (vcpu->pending_call == SMCCC_MEM_UNSHARE) {
+    if (vm->config.is_protected && vcpu->pending_call == SMCCC_MEM_UNSHARE) {
         uint64_t gfn = vcpu->pending_ipa >> HOST_PAGE_SHIFT;
         const struct memslot *slot = vm_slot_at(vm, gfn);
         bool consent = slot && gmem_is_private(slot->gmem, slot->index + (gfn - slot->gfn));

@@ -350,6 +350,29 @@ static void unprotected_vm(struct simworld *w)
     end_vm(w);
 }
 
+/* To a guest that is not protected these are calls like any other: the VMM answers, and nothing was done. */
+static void unprotected_calls(struct simworld *w)
+{
+    static const uint64_t numbers[] = {SMCCC_MEM_SHARE, SMCCC_MEM_UNSHARE};
+    for (unsigned i = 0; i < 2; i++) {
+        struct run_job run = {.vcpu = w->vcpu};
+        struct guest_job guest = {.vcpu = w->vcpu, .x = {numbers[i], 0x1000}};
+        start_run(w, &run);
+        sw_spawn(w, guest_task, &guest);
+        sw_settle(w);
+        assert_true(run.done);
+        assert_int_equal(run.rc, 0);
+        assert_int_equal(run.run.exit_reason, KVM_EXIT_HYPERCALL);
+        assert_int_equal(run.run.nr, numbers[i]);
+        run.run.ret = 77;
+        start_run(w, &run);
+        assert_true(guest.done);
+        assert_int_equal(guest.x0, 77);
+        sw_must(vcpu_run(w->vcpu, &run.run, &w->caller), -EBUSY);
+    }
+    end_vm(w);
+}
+
 /* ---- two vCPUs, one page ------------------------------------------------------------------------------------------
  */
 
@@ -813,6 +836,7 @@ WORLD(hypercalls_pass_through, .no_vmm = true)
 WORLD(a_vmm_that_only_claims_to_have_converted, .no_vmm = true)
 WORLD(psci_off, .no_vmm = true, .nr_vcpus = 2)
 WORLD(unprotected_vm, .no_vmm = true, .unprotected = true)
+WORLD(unprotected_calls, .no_vmm = true, .unprotected = true)
 WORLD(two_vcpus_fault_on_one_page, .no_vmm = true, .nr_vcpus = 2)
 static void test_two_unprotected_vcpus_fault(void **state)
 {
@@ -842,6 +866,7 @@ int main(void)
         cmocka_unit_test(test_a_vmm_that_only_claims_to_have_converted),
         cmocka_unit_test(test_psci_off),
         cmocka_unit_test(test_unprotected_vm),
+        cmocka_unit_test(test_unprotected_calls),
         cmocka_unit_test(test_conversion_of_a_dead_vms_file),
         cmocka_unit_test(test_destroy_during_an_abort),
         cmocka_unit_test(test_many_vms_and_vcpus),
