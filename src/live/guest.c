@@ -182,18 +182,19 @@ static void abort_stage2(struct live_guest *guest, uint64_t gfn, bool write, uin
 static void evaluate(struct live_guest *guest, uint64_t gfn, bool write, uint32_t tid)
 {
     struct guest_slot *s = guest_slot_at(guest, gfn);
+    uint64_t index = s ? s->index + (gfn - s->gfn) : 0;
     struct s2_walk leaf;
 
-    if (!s) {
-        abort_stage2(guest, gfn, write, tid);
-        return;
-    }
-    uint64_t index = s->index + (gfn - s->gfn);
-    if (in_transition(s->file, index))
+    if (s && in_transition(s->file, index))
         return; /* the end of the transition wakes it */
     mmu_walk_guest(guest->live->machine, vm_handle(guest->vm), gfn, &leaf);
     if (!leaf.valid) {
         abort_stage2(guest, gfn, write, tid);
+        return;
+    }
+    if (!s) {
+        /* An abort would change nothing: stage 2 maps it, and EL2 would let the vCPU go on without end. */
+        guest_fail(guest, "it touched memory that its agent did not map");
         return;
     }
     if (rangemap_get(&s->shown, gfn - s->gfn).value != wanted(s, index))
