@@ -8,7 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+#ifndef SYS_cachestat
+#define SYS_cachestat 451
+#endif
 
 struct audit {
     struct live *live;
@@ -30,6 +35,18 @@ static void problem(struct audit *a, const char *format, ...)
     a->report(a->ctx, text);
 }
 
+static void stray(struct audit *a, struct live_file *f, uint64_t start, uint64_t end, uint64_t pages, const char *how)
+{
+    problem(
+        a, "guest_memfd %u: stray pages in [0x%" PRIx64 ", 0x%" PRIx64 ") of the shared file (%" PRIu64 " %s); dropped",
+        f->mfile->id, start, end, pages, how);
+    a->counts.strays += pages;
+    machine_record(a->live->machine, &(struct host_event){.kind = HOST_EV_stray_page,
+                                                          .gmem = f->mfile->id,
+                                                          .offset = start * PAGE,
+                                                          .size = (end - start) * PAGE});
+}
+
 /* Data in the shared file where the guest's side is: somebody made a stray page, and took the signal from everybody. */
 static void check_shared(struct audit *a, struct live_file *f)
 {
@@ -39,18 +56,40 @@ static void check_shared(struct audit *a, struct live_file *f)
             struct gmem_range side = mmu_side(f->mfile, i);
             uint64_t stop = side.end < past ? side.end : past;
             if (side.private) {
-                problem(a, "guest_memfd %u: stray pages [0x%" PRIx64 ", 0x%" PRIx64 ") in the shared file; dropped",
-                        f->mfile->id, i, stop);
                 fd_punch(a->live, f->shared_fd, i, stop);
-                a->counts.strays += stop - i;
-                machine_record(a->live->machine, &(struct host_event){.kind = HOST_EV_stray_page,
-                                                                      .gmem = f->mfile->id,
-                                                                      .offset = i * PAGE,
-                                                                      .size = (stop - i) * PAGE});
+                stray(a, f, i, stop, stop - i, "written");
             }
             a->counts.pages += stop - i;
             i = stop;
         }
+    }
+}
+
+/* Pages of the file that are in memory, whether somebody has written them or not.  0 before Linux 6.5, which cannot
+ * tell. */
+static uint64_t cached_pages(int fd, uint64_t start, uint64_t end)
+{
+    const struct {
+        uint64_t offset, length;
+    } range = {start * PAGE, (end - start) * PAGE};
+    struct {
+        uint64_t cached, dirty, writeback, evicted, recently_evicted;
+    } stat;
+    return syscall(SYS_cachestat, fd, &range, &stat, 0) ? 0 : stat.cached;
+}
+
+/* What fallocate() makes is no data before its first touch, which finds no hole any more: not SIGBUS but zeros. */
+static void check_allocated(struct audit *a, struct live_file *f)
+{
+    for (uint64_t at = 0; at < f->mfile->nr_pages;) {
+        struct gmem_range side = mmu_side(f->mfile, at);
+        if (side.private) {
+            uint64_t pages = cached_pages(f->shared_fd, side.start, side.end);
+            fd_punch(a->live, f->shared_fd, side.start, side.end);
+            if (pages)
+                stray(a, f, side.start, side.end, pages, "allocated");
+        }
+        at = side.end;
     }
 }
 
@@ -119,6 +158,8 @@ static void check_process(struct audit *a, uint32_t pid)
     FILE *f = fopen(path, "re");
     if (!f)
         return; /* gone, or not ours to look at */
+    for (struct view *v = a->live->views; v; v = v->next)
+        v->seen = false;
     while (getline(&line, &size, f) > 0) {
         uint64_t s, e;
         char perms[8];
@@ -126,34 +167,68 @@ static void check_process(struct audit *a, uint32_t pid)
             start = s;
             end = e;
         } else if (!strncmp(line, "VmFlags:", 8)) {
-            for (const struct view *v = a->live->views; v; v = v->next)
-                if (v->pid == pid && !v->file->transitions && v->addr < end && start < v->addr + v->nr * PAGE)
+            for (struct view *v = a->live->views; v; v = v->next) {
+                if (v->pid != pid || v->addr >= end || start >= v->addr + v->nr * PAGE)
+                    continue;
+                v->seen = true;
+                if (!v->file->transitions && !v->file->nr_coming)
                     check_vma(a, v, start, end, line + 8);
+            }
         }
     }
     free(line);
     fclose(f);
+    for (const struct view *v = a->live->views; v; v = v->next)
+        a->counts.views += v->pid == pid && v->seen;
+}
+
+/* Files and processes may come and go while others are let run. */
+static void check_files(struct audit *a)
+{
+    for (struct live_file *f = a->live->files, *next; f; f = next) {
+        struct gmem *gmem = f->mfile->gmem;
+        a->counts.files++;
+        if (!f->transitions) {
+            check_shared(a, f);
+            check_allocated(a, f);
+            check_private(a, f);
+            check_open(a, f);
+        }
+        gmem_get(gmem);
+        sched_relax();
+        next = f->next;
+        gmem_put(gmem);
+    }
+}
+
+static int check_processes(struct audit *a)
+{
+    uint32_t *pids = calloc(a->live->nr_views + 1, sizeof(*pids));
+    size_t nr = 0;
+
+    if (!pids)
+        return -ENOMEM;
+    for (const struct view *v = a->live->views; v; v = v->next) {
+        size_t i = nr;
+        while (i && pids[i - 1] != v->pid)
+            i--;
+        if (!i)
+            pids[nr++] = v->pid;
+    }
+    for (size_t i = 0; i < nr; i++) {
+        check_process(a, pids[i]);
+        sched_relax();
+    }
+    free(pids);
+    return 0;
 }
 
 unsigned live_audit(struct live *live, void (*report)(void *ctx, const char *text), void *ctx, struct live_audit *out)
 {
     struct audit a = {.live = live, .report = report, .ctx = ctx};
-    for (struct live_file *f = live->files; f; f = f->next) {
-        a.counts.files++;
-        if (f->transitions)
-            continue;
-        check_shared(&a, f);
-        check_private(&a, f);
-        check_open(&a, f);
-    }
-    for (const struct view *v = live->views; v; v = v->next) {
-        bool first = true;
-        for (const struct view *w = live->views; w != v && first; w = w->next)
-            first = w->pid != v->pid;
-        a.counts.views++;
-        if (first)
-            check_process(&a, v->pid);
-    }
+    check_files(&a);
+    if (check_processes(&a))
+        problem(&a, "no memory to look at the views");
     if (out)
         *out = a.counts;
     return a.problems;

@@ -8,6 +8,9 @@
 
 #define PAGE UINT64_C(4096)
 
+/* Pages that are allocated, touched or punched before others are let run: about a millisecond. */
+#define SLICE_PAGES UINT64_C(256)
+
 /*
  * From this size on a range that becomes shared is not populated but opened:
  * the views are unregistered, and the kernel allocates on first touch.
@@ -30,6 +33,7 @@ struct view {
     uint64_t index, nr; /* pages of the file */
     uint64_t told;      /* number of the last views_set() that reached its process */
     bool late;          /* its process did not answer the last request in time */
+    bool seen;          /* the audit found it in its process */
     struct view *next;
 };
 
@@ -55,8 +59,9 @@ struct live_file {
     uint64_t dev, ino;    /* of the shared file: a descriptor that comes back is known by them */
     struct rangemap open; /* VIEW_CLOSED / VIEW_OPEN */
     struct transition *transitions;
-    char *direct_map; /* EL1's mapping of the shared file, made on first use */
-    bool huge;        /* huge folios were met: pages are copied before they are punched */
+    unsigned nr_coming; /* views whose processes are being told what is open */
+    char *direct_map;   /* EL1's mapping of the shared file, made on first use */
+    bool huge;          /* huge folios were met: pages are copied before they are punched */
     struct live_file *next, *prev;
 };
 #define VIEW_CLOSED 0u

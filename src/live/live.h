@@ -91,10 +91,10 @@ uint32_t live_guest_pid(const struct live_guest *guest);
 /* ---- truth ---- */
 
 struct live_audit {
-    uint64_t files, pages, views, strays;
+    uint64_t files, pages, views, strays; /* views: those found in a process that could be looked at */
 };
 /*
- * Asks the kernel: which file holds each page's bytes, how each view is
+ * (task) Asks the kernel: which file holds each page's bytes, how each view is
  * registered.  Stray pages are reported and dropped.  Returns the number of problems.
  */
 unsigned live_audit(struct live *live, void (*report)(void *ctx, const char *text), void *ctx, struct live_audit *out);

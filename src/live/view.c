@@ -125,6 +125,7 @@ int live_view_add(struct live *live, struct gmem *gmem, void *peer, uint32_t pid
      * conversion from here on tells this process too, on the same socket and
      * so after this.
      */
+    f->nr_coming++;
     uint64_t end = v->index + v->nr < f->mfile->nr_pages ? v->index + v->nr : f->mfile->nr_pages;
     for (uint64_t at = v->index; at < end && !rc;) {
         struct range r = rangemap_first(&f->open, at, end);
@@ -136,6 +137,7 @@ int live_view_add(struct live *live, struct gmem *gmem, void *peer, uint32_t pid
             nr = 0;
         }
     }
+    f->nr_coming--;
     if (rc)
         live_view_remove(live, peer, addr, length);
     return rc;
