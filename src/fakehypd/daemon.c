@@ -20,7 +20,7 @@
 #define EXIT_USAGE 2
 #define LONELY_MS 10000
 #define STOP_MS 5000
-#define LAST_SWITCHES 10000
+#define LAST_SWITCHES 1000000
 
 /* ---- ending ------------------------------------------------------------------------------------------------- */
 
@@ -193,7 +193,7 @@ static bool is_clean(const struct daemon *daemon)
 
 static int finish(struct daemon *daemon)
 {
-    /* Tasks that a client's end made runnable, such as those of its vCPUs, end by themselves. */
+    /* Tasks that a client's end made runnable, such as those of its vCPUs and files, end by themselves. */
     sched_run(daemon->loop.sched, LAST_SWITCHES);
     if (!is_clean(daemon)) {
         log_warning("%zu tasks and some objects are left; the kernel takes them back",

@@ -4,8 +4,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* Task switches between two looks at the sockets. */
+/* Between two looks at the sockets: task switches, and time, of which one that moves memory can take all. */
 #define SWITCHES_PER_TURN 64
+#define TURN_NS UINT64_C(1000000)
 
 static void run_tasks(uv_idle_t *handle);
 
@@ -49,7 +50,11 @@ static void run_tasks(uv_idle_t *handle)
 {
     struct loop *loop = handle->data;
 
-    sched_run(loop->sched, SWITCHES_PER_TURN);
+    const uint64_t end = uv_hrtime() + TURN_NS;
+
+    for (unsigned i = 0; i < SWITCHES_PER_TURN && sched_run(loop->sched, 1); i++)
+        if (uv_hrtime() >= end)
+            break;
     settle(loop);
 }
 

@@ -5,6 +5,9 @@
 #include <errno.h>
 #include <fcntl.h>
 
+/* Pages that are allocated between two chances for others: on the live stage each costs the price of a fresh page. */
+#define ALLOCATE_EVERY UINT64_C(256)
+
 /*
  * Takes the guest's page back, if a guest has it.  The order is hypervisor
  * first, page cache second: a frame must never be free while a guest reaches it.
@@ -59,7 +62,7 @@ static int allocate_shared(struct gmem *gmem, uint64_t start, uint64_t end)
     const struct host_arch *arch = &gmem->host->arch;
     uint64_t pfn;
     while (start < end) {
-        uint64_t past = end - start > RELAX_EVERY ? start + RELAX_EVERY : end, at = start;
+        uint64_t past = end - start > ALLOCATE_EVERY ? start + ALLOCATE_EVERY : end, at = start;
         int rc = 0;
         while (at < past && !(rc = gmem_get_folio(gmem, at, &pfn)))
             at++;

@@ -78,8 +78,14 @@ static int map(struct live_file *f)
 int direct_map_touch(struct live_file *f, uint64_t start, uint64_t end)
 {
     int rc = map(f);
-    if (!rc && madvise(f->direct_map + start * PAGE, (end - start) * PAGE, MADV_POPULATE_READ))
-        rc = -errno;
+    while (!rc && start < end) {
+        uint64_t past = end - start > SLICE_PAGES ? start + SLICE_PAGES : end;
+        if (madvise(f->direct_map + start * PAGE, (past - start) * PAGE, MADV_POPULATE_READ))
+            rc = -errno;
+        start = past;
+        if (!rc && start < end)
+            sched_relax();
+    }
     return rc;
 }
 

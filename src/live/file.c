@@ -112,6 +112,57 @@ int live_file_create(void *ctx, struct mfile *mfile, bool in_host)
     return 0;
 }
 
+/* ---- the end of a file ---- */
+
+/* The memory of a file that is no more. */
+struct leftover {
+    struct live *live;
+    int fds[2]; /* shared, private */
+    uint64_t nr_pages;
+};
+
+static void let_go(const struct leftover *l)
+{
+    /* Descriptors of the shared file may live on in clients; the memory need not. */
+    fd_punch(l->live, l->fds[0], 0, l->nr_pages);
+    close(l->fds[0]);
+    close(l->fds[1]);
+}
+
+static void release_task(void *arg)
+{
+    struct leftover *l = arg;
+    for (unsigned i = 0; i < 2; i++) {
+        for (off_t at = 0; (at = lseek(l->fds[i], at, SEEK_DATA)) >= 0; at += (off_t)(SLICE_PAGES * PAGE)) {
+            uint64_t first = (uint64_t)at / PAGE;
+            fd_punch(l->live, l->fds[i], first, l->nr_pages - first > SLICE_PAGES ? first + SLICE_PAGES : l->nr_pages);
+            sched_relax();
+        }
+    }
+    let_go(l);
+    free(l);
+}
+
+static bool is_small(int fd)
+{
+    struct stat st;
+    return !fstat(fd, &st) && (uint64_t)st.st_blocks * 512 <= SLICE_PAGES * PAGE;
+}
+
+/* Giving memory back takes its time: what is more than a slice goes slice by slice. */
+static void release(struct live *live, int shared_fd, int private_fd, uint64_t nr_pages)
+{
+    const struct leftover now = {live, {shared_fd, private_fd}, nr_pages};
+    struct leftover *later = is_small(shared_fd) && is_small(private_fd) ? NULL : malloc(sizeof(*later));
+    if (later) {
+        *later = now;
+        if (task_spawn(machine_sched(live->machine), "file-release", release_task, later))
+            return;
+        free(later);
+    }
+    let_go(&now);
+}
+
 void live_file_destroy(void *ctx, struct mfile *mfile)
 {
     struct live *live = ctx;
@@ -120,10 +171,7 @@ void live_file_destroy(void *ctx, struct mfile *mfile)
     assert(!f->transitions);
     if (f->direct_map)
         munmap(f->direct_map, mfile->nr_pages * PAGE);
-    /* Descriptors of the shared file may live on in clients; the memory need not. */
-    fd_punch(live, f->shared_fd, 0, mfile->nr_pages);
-    close(f->shared_fd);
-    close(f->private_fd);
+    release(live, f->shared_fd, f->private_fd, mfile->nr_pages);
     rangemap_destroy(&f->open);
     if (f->prev)
         f->prev->next = f->next;
@@ -159,14 +207,20 @@ void live_discard(void *ctx, struct mfile *mfile, bool in_host, uint64_t start, 
     struct live *live = ctx;
     struct live_file *f = mfile->stage;
 
-    fd_punch(live, side_fd(f, in_host), start, end);
-    if (!in_host)
-        return;
-    /* Where views are registered a hole would answer SIGBUS, and this memory is shared. */
-    for (struct range r = rangemap_first(&f->open, start, end); r.start < end; r = rangemap_next(&f->open, r, end)) {
-        int rc = r.value == VIEW_CLOSED ? fd_allocate(f->shared_fd, r.start, r.end) : 0;
-        if (rc)
-            live_log(live, 0, "no memory to keep punched shared pages reachable: accesses will answer SIGBUS");
+    while (start < end) {
+        uint64_t past = end - start > SLICE_PAGES ? start + SLICE_PAGES : end;
+        fd_punch(live, side_fd(f, in_host), start, past);
+        /* Where views are registered a hole would answer SIGBUS, and this memory is shared. */
+        for (struct range r = rangemap_first(&f->open, start, past); in_host && r.start < past;
+             r = rangemap_next(&f->open, r, past)) {
+            int rc = r.value == VIEW_CLOSED ? fd_allocate(f->shared_fd, r.start, r.end) : 0;
+            if (rc)
+                live_log(live, 0, "no memory to keep punched shared pages reachable: accesses will answer SIGBUS");
+        }
+        start = past;
+        /* The caller of a long one holds the file's lock.  EL2 discards single pages and must not be left. */
+        if (start < end)
+            sched_relax();
     }
 }
 

@@ -287,6 +287,103 @@ static void stray_page(struct world *w)
     audit(w);
 }
 
+static bool kernel_counts_cached_pages(int fd)
+{
+    const uint64_t range[2] = {0, PAGE};
+    uint64_t counts[5];
+    return !syscall(451, fd, range, counts, 0); /* cachestat(2) */
+}
+
+static void stray_allocation(struct world *w)
+{
+    struct live_audit counts;
+    int fd = live_file_fd(w->gmem);
+    assert_int_equal(convert(w, 2, 2, true), 0);
+    /* No data yet, but its first touch would find no hole. */
+    assert_int_equal(fallocate(fd, FALLOC_FL_KEEP_SIZE, 2 * PAGE, PAGE), 0);
+    unsigned problems = live_audit(w->live, audit_report, NULL, &counts);
+    assert_int_equal(problems, kernel_counts_cached_pages(fd));
+    assert_int_equal(counts.strays, problems);
+    assert_int_equal(probe(w, 2), EFAULT);
+    audit(w);
+}
+
+/* Views that are in the table and not in the process were not looked at. */
+static void audit_counts_what_it_saw(struct world *w)
+{
+    struct live_audit counts;
+    assert_int_equal(live_audit(w->live, audit_report, NULL, &counts), 0);
+    assert_int_equal(counts.views, 1);
+    assert_int_equal(munmap(w->view, w->nr_pages * PAGE), 0);
+    assert_int_equal(live_audit(w->live, audit_report, NULL, &counts), 0);
+    assert_int_equal(counts.views, 0);
+    live_view_remove(w->live, w, (uint64_t)(uintptr_t)w->view, w->nr_pages * PAGE);
+    close(w->uffd);
+    map_view(w);
+}
+
+/* ---- long work is done in slices ---- */
+
+static bool witness_ends;
+static unsigned witness_turns;
+
+static void witness(void *arg)
+{
+    (void)arg;
+    while (!witness_ends) {
+        witness_turns++;
+        sched_relax();
+    }
+}
+
+/* 4 MiB at a time are too much: 5 ms, and more. */
+static void assert_sliced(const struct world *w, const char *what)
+{
+    if (witness_turns < w->nr_pages / 1024)
+        fail_msg("%s of %u pages: others had %u turns", what, (unsigned)w->nr_pages, witness_turns);
+    witness_turns = 0;
+}
+
+static void others_run(struct world *w)
+{
+    struct gmem *gmem;
+    const int punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    const int64_t bytes = (int64_t)(w->nr_pages * PAGE);
+
+    witness_ends = false;
+    assert_non_null(task_spawn(machine_sched(w->machine), "witness", witness, NULL));
+    sched_relax();
+    witness_turns = 0;
+    assert_int_equal(gmem_fallocate(w->gmem, FALLOC_FL_KEEP_SIZE, 0, bytes, &w->caller), 0);
+    assert_sliced(w, "allocation");
+    memset(w->view, 1, w->nr_pages * PAGE);
+    assert_int_equal(convert(w, 0, w->nr_pages, true), 0);
+    assert_int_equal(convert(w, 0, w->nr_pages, false), 0);
+    assert_sliced(w, "conversion");
+    assert_int_equal(gmem_fallocate(w->gmem, punch, 0, bytes, &w->caller), 0);
+    assert_sliced(w, "hole punch");
+    /* A file of which nobody has a descriptor any more. */
+    assert_int_equal(
+        gmem_create(w->vm, w->nr_pages * PAGE, GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED, &gmem, &w->caller),
+        0);
+    int fd = dup(live_file_fd(gmem));
+    char *p = mmap(NULL, w->nr_pages * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    assert_ptr_not_equal(p, MAP_FAILED);
+    memset(p, 1, w->nr_pages * PAGE);
+    munmap(p, w->nr_pages * PAGE);
+    witness_turns = 0;
+    gmem_put(gmem);
+    struct stat st;
+    do {
+        sched_relax();
+        assert_int_equal(fstat(fd, &st), 0);
+    } while (st.st_blocks && witness_turns < 100000);
+    assert_int_equal(st.st_blocks, 0);
+    assert_sliced(w, "release");
+    close(fd);
+    witness_ends = true;
+}
+
 static void stray_is_no_data(struct world *w)
 {
     /* What a stranger writes into the holes of private pages is not there when they are shared again. */
@@ -433,6 +530,9 @@ TEST(held_by_a_pipe, 16)
 TEST(direct_map, 16)
 TEST(stray_page, 16)
 TEST(stray_is_no_data, 16)
+TEST(stray_allocation, 16)
+TEST(audit_counts_what_it_saw, 16)
+TEST(others_run, 16384)
 TEST(fallocate_stops_where_memory_ends, UINT64_C(100000))
 TEST(agent_fails, 1024)
 TEST(collapsed_view, 1024)
@@ -447,6 +547,8 @@ int main(void)
         cmocka_unit_test(test_stray_page),       cmocka_unit_test(test_agent_fails),
         cmocka_unit_test(test_stray_is_no_data), cmocka_unit_test(test_fallocate_stops_where_memory_ends),
         cmocka_unit_test(test_collapsed_view),   cmocka_unit_test(test_collapsed_and_held),
+        cmocka_unit_test(test_stray_allocation), cmocka_unit_test(test_audit_counts_what_it_saw),
+        cmocka_unit_test(test_others_run),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
