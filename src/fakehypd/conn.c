@@ -37,8 +37,9 @@ struct conn {
 
 static void set_events(struct conn *conn)
 {
+    /* One that is not read from may be waiting for ever, so its end must be told otherwise. */
     if (conn->watch)
-        watch_set(conn->watch, (conn->paused ? 0 : UV_READABLE) | (conn->head ? UV_WRITABLE : 0));
+        watch_set(conn->watch, (conn->paused ? UV_DISCONNECT : UV_READABLE) | (conn->head ? UV_WRITABLE : 0));
 }
 
 static void free_frame(struct frame_out *frame)
@@ -172,6 +173,8 @@ static void on_events(void *arg, int events)
         flush(conn);
     if ((events & UV_READABLE) && !conn->gone)
         read_frames(conn);
+    if ((events & UV_DISCONNECT) && !conn->gone)
+        conn_fail(conn, "it closed its socket");
     conn_put(conn);
 }
 

@@ -51,6 +51,8 @@ void req_reply(struct req *req, Fakehyp__Reply *reply, const int *fds, unsigned 
     if (client->dying)
         return;
     reply->id = req->request->id;
+    if (reply->error == -EMFILE && !req->caller.message[0])
+        caller_explain(&req->caller, "fakehypd has no file descriptor left: raise its limit (ulimit -n)");
     if (reply->error && !reply->message[0])
         reply->message = req->caller.message;
     int rc = conn_send_reply(client->conn, reply, fds, nr_fds);

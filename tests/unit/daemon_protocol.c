@@ -288,6 +288,52 @@ static void test_many_requests_at_once(void **state)
     close(sock);
 }
 
+static void send_run(int sock, uint64_t vm, uint32_t index)
+{
+    Fakehyp__Request request = FAKEHYP__REQUEST__INIT;
+    Fakehyp__VcpuRun body = FAKEHYP__VCPU_RUN__INIT;
+
+    body.vm = vm;
+    body.index = index;
+    body.timeout_ns = -1;
+    request.body_case = FAKEHYP__REQUEST__BODY_VCPU_RUN;
+    request.vcpu_run = &body;
+    assert_int_equal(raw_send(sock, &request, NULL, 0), 0);
+}
+
+/* So many requests in flight that the daemon reads no more from this client, none of which will end by itself. */
+static void test_hang_up_behind_many_requests(void **state)
+{
+    int watcher = raw_client(&rig, NULL), sock = raw_client(&rig, NULL), guests[4];
+    uint64_t vm;
+
+    close(sock);
+    char *before = raw_counts(watcher);
+    sock = raw_client(&rig, NULL);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(raw_vm_create(sock, &vm), 0);
+        for (uint32_t index = 0; index < 64; index++)
+            assert_int_equal(raw_vcpu_create(sock, vm, index), 0);
+        assert_int_equal(raw_guest_prepare(sock, vm, &guests[i]), 0);
+        for (uint32_t index = 0; index < 64; index++)
+            send_run(sock, vm, index);
+    }
+    json_int_t tasks = 0;
+    for (int i = 0; i < 300 && tasks != 256; i++) {
+        json_t *status = raw_query(watcher, "status");
+        tasks = raw_count(status, "tasks");
+        json_decref(status);
+        usleep(10000);
+    }
+    assert_int_equal(tasks, 256);
+    close(sock);
+    raw_assert_counts(watcher, before);
+    for (int i = 0; i < 4; i++)
+        close(guests[i]);
+    free(before);
+    close(watcher);
+}
+
 static void test_half_open_clients_disturb_nobody(void **state)
 {
     int watcher = raw_client(&rig, NULL), silent[50];
@@ -332,6 +378,7 @@ int main(void)
         cmocka_unit_test(test_objects_of_others_do_not_exist),
         cmocka_unit_test(test_client_that_never_reads),
         cmocka_unit_test(test_many_requests_at_once),
+        cmocka_unit_test(test_hang_up_behind_many_requests),
         cmocka_unit_test(test_half_open_clients_disturb_nobody),
         cmocka_unit_test(test_capabilities_are_those_of_the_hello),
     };
