@@ -51,7 +51,10 @@ static void on_uffd(void *arg, int events)
 {
     struct uffd_watch *entry = arg;
 
-    live_guest_readable(entry->guest);
+    if (events)
+        live_guest_readable(entry->guest);
+    else
+        live_guest_unreadable(entry->guest);
 }
 
 static int watch(void *ctx, struct live_guest *guest, int fd)

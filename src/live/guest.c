@@ -237,6 +237,12 @@ void live_guest_readable(struct live_guest *guest)
     }
 }
 
+/* The kernel refuses to poll one that is not O_NONBLOCK, and the guest has the same open file. */
+void live_guest_unreadable(struct live_guest *guest)
+{
+    guest_fail(guest, "its userfaultfd cannot be polled: not set up, or without O_NONBLOCK");
+}
+
 /* ---- vCPUs ---- */
 
 static const struct hyp_trap died = {.esr = ESR_EC_HVC64 << ESR_EC_SHIFT, .x = {PSCI_SYSTEM_OFF, 0, GUEST_DIED}};

@@ -84,6 +84,8 @@ void live_vcpu_ready(struct live_guest *guest, unsigned index, void *vcpu_peer, 
 void live_vcpu_hypercall(struct live_guest *guest, unsigned index, const uint64_t x[4]);
 /* Its userfaultfd is readable.  Never waits; bounded work. */
 void live_guest_readable(struct live_guest *guest);
+/* It cannot be polled any more: the guest is killed. */
+void live_guest_unreadable(struct live_guest *guest);
 /* The process is dead (wait status if known, else 0): vcpus return, the guest is freed. */
 void live_guest_gone(struct live_guest *guest, int status);
 uint32_t live_guest_pid(const struct live_guest *guest);

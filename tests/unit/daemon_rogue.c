@@ -56,6 +56,7 @@ static int tear_down(void **state)
 struct plan {
     uint64_t ipa_pages; /* of the IPA space that it says it has */
     bool early;         /* touches page 3 before it attaches */
+    bool blocking;      /* clears O_NONBLOCK, and touches page 3 then */
     int second;         /* what its agent answers to the second slot, after it has touched a page there */
 };
 
@@ -133,6 +134,8 @@ static _Noreturn void guest(int sock, const struct plan *plan)
     if (chan_send_request(sock, &request, &uffd, 1, 0) || chan_recv(sock, &msg, 0) != 1 || !msg.nr_fds)
         _exit(15);
     vcpu_ready(chan_msg_take_fd(&msg, 0));
+    if (plan->blocking && !fcntl(uffd, F_SETFL, 0))
+        touch_in_thread(memory + 3 * PAGE);
     while (chan_recv(sock, &msg, 0) == 1) {
         Fakehyp__Request *asked = fakehyp__request__unpack(NULL, msg.len, msg.data);
         if (!asked)
@@ -283,11 +286,26 @@ static void test_slot_refused_after_touch(void **state)
     close(watcher);
 }
 
+/* Nobody hears of this guest's faults any more: it ends, and its VMM is told. */
+static void test_deaf_userfaultfd(void **state)
+{
+    const struct plan plan = {.ipa_pages = 4 * SLOT_PAGES, .blocking = true};
+    struct vmm vmm;
+
+    begin(&vmm, &plan);
+    send_run(&vmm, 2);
+    Fakehyp__Reply *reply = expect_reply(&vmm, 2, 0);
+    assert_int_equal(reply->vcpu_exit->exit_reason, EXIT_SYSTEM_EVENT);
+    raw_free(reply);
+    end(&vmm);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_guest_without_its_memory),
         cmocka_unit_test(test_slot_refused_after_touch),
+        cmocka_unit_test(test_deaf_userfaultfd),
     };
 
     return cmocka_run_group_tests_name("daemon_rogue", tests, set_up, tear_down);
