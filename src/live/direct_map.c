@@ -131,12 +131,14 @@ int live_kernel_load(struct live *live, uint64_t pfn, void *buf, size_t length)
         int rc = live_direct_map_load(live, gmem, index * PAGE, buf, length);
         if (rc != -EFAULT)
             return rc;
-        if (machine_host_abort(live->machine, pfn, false)) {
-            /* Stage 2 has nothing against it: the page is private by attribute only, and still the host's. */
-            return live_read(live, machine_file(gmem), false, index * PAGE, buf, length);
-        }
-        rc = host_kernel_abort(host, pfn);
-        if (rc)
+        /* What EL2 changes takes its time, and the file's owner may close it meanwhile. */
+        gmem_get(gmem);
+        bool retry = machine_host_abort(live->machine, pfn, false);
+        /* Stage 2 has nothing against it: the page is private by attribute only, and still the host's. */
+        rc = retry ? live_read(live, machine_file(gmem), false, index * PAGE, buf, length)
+                   : host_kernel_abort(host, pfn);
+        gmem_put(gmem);
+        if (retry || rc)
             return rc;
     }
 }

@@ -247,7 +247,8 @@ int live_file_fd(const struct gmem *gmem)
 struct gmem *live_file_of_fd(struct live *live, int fd)
 {
     struct stat st;
-    if (fstat(fd, &st))
+    /* It may be anything, such as a file of a server that does not answer: only memfds and the like have seals. */
+    if (fcntl(fd, F_GET_SEALS) < 0 || fstat(fd, &st))
         return NULL;
     for (struct live_file *f = live->files; f; f = f->next)
         if (f->dev == st.st_dev && f->ino == st.st_ino)

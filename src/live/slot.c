@@ -233,6 +233,9 @@ bool guests_have_room(struct live_file *f)
     for (const struct live_guest *guest = f->live->guests; guest; guest = guest->next) {
         uint64_t extents = 2;
         bool concerned = false;
+        /* A dead one may outlive the files of its slots, while a task still holds it. */
+        if (guest->dead)
+            continue;
         /* Each range of one side may be shown as an extent of its own. */
         for (const struct guest_slot *s = guest->slots; s; s = s->next) {
             concerned |= s->file == f;
