@@ -102,7 +102,9 @@ void client_new(struct daemon *daemon, int sock, pid_t pid, uid_t uid)
         rc = client->conn ? watch_process(client) : -ENOMEM;
     }
     if (rc) {
-        log_warning("process %d dropped: %s%s", pid, strerrordesc_np(-rc), log_remedy(rc));
+        /* A second daemon that looks whether there is one is gone again. */
+        log_line(rc == -ESRCH ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARNING, "process %d dropped: %s%s", pid,
+                 strerrordesc_np(-rc), log_remedy(rc));
         if (client) {
             if (client->conn)
                 conn_close(client->conn);

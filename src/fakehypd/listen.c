@@ -47,6 +47,11 @@ static int take_lock(const char *path)
         int fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd < 0)
             return -errno;
+        /* In /tmp anybody could make it, and hold it for ever. */
+        if (fstat(fd, &held) || held.st_uid != geteuid()) {
+            close(fd);
+            return -EPERM;
+        }
         while (flock(fd, LOCK_EX))
             if (errno != EINTR) {
                 int err = -errno;

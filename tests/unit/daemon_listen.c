@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -114,6 +115,35 @@ static void test_race_for_a_stale_socket_has_one_winner(void **state)
         assert_int_equal(rig_wait(pids[i]), 0);
     }
     assert_int_equal(winners, 1);
+}
+
+/* In a folder that all may write to, somebody else may have been there first. */
+static void test_lock_of_another_user(void **state)
+{
+    struct rig *rig = *state;
+    const char *args[] = {"--socket", rig->socket, NULL};
+    char lock[128];
+    int status = -1;
+
+    if (geteuid() != 0) {
+        print_message("# test_lock_of_another_user: only root can give a file away\n");
+        skip();
+    }
+    snprintf(lock, sizeof(lock), "%s.lock", rig->socket);
+    int fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    assert_true(fd >= 0);
+    assert_int_equal(fchown(fd, 65534, 65534), 0);
+    assert_int_equal(flock(fd, LOCK_EX), 0);
+    pid_t pid = rig_spawn(rig, args);
+    for (int i = 0; i < 300 && waitpid(pid, &status, WNOHANG) == 0; i++)
+        usleep(10000);
+    close(fd);
+    if (status == -1)
+        kill(pid, SIGKILL);
+    unlink(lock);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 1);
+    assert_true(rig_logged(rig, "--socket chooses another path"));
 }
 
 static void test_other_files_are_left_alone(void **state)
@@ -243,6 +273,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_second_daemon_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_stale_socket_is_taken_over, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_race_for_a_stale_socket_has_one_winner, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_lock_of_another_user, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_other_files_are_left_alone, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_lack_of_descriptors_names_the_limit, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_terminate_ends_with_the_last_client, set_up, tear_down),
