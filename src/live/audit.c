@@ -37,9 +37,11 @@ static void problem(struct audit *a, const char *format, ...)
 
 static void stray(struct audit *a, struct live_file *f, uint64_t start, uint64_t end, uint64_t pages, const char *how)
 {
-    problem(
-        a, "guest_memfd %u: stray pages in [0x%" PRIx64 ", 0x%" PRIx64 ") of the shared file (%" PRIu64 " %s); dropped",
-        f->mfile->id, start, end, pages, how);
+    uint64_t first, past;
+    /* Part of a huge folio that somebody holds a reference to: zeroed, and there until it is let go. */
+    const char *fate = fd_data(f->shared_fd, start, end, &first, &past) ? "somebody holds them still" : "dropped";
+    problem(a, "guest_memfd %u: stray pages in [0x%" PRIx64 ", 0x%" PRIx64 ") of the shared file (%" PRIu64 " %s); %s",
+            f->mfile->id, start, end, pages, how, fate);
     a->counts.strays += pages;
     machine_record(a->live->machine, &(struct host_event){.kind = HOST_EV_stray_page,
                                                           .gmem = f->mfile->id,
@@ -78,13 +80,23 @@ static uint64_t cached_pages(int fd, uint64_t start, uint64_t end)
     return syscall(SYS_cachestat, fd, &range, &stat, 0) ? 0 : stat.cached;
 }
 
+static uint64_t data_pages(int fd, uint64_t start, uint64_t end)
+{
+    uint64_t first, past, pages = 0;
+    for (uint64_t at = start; at < end && fd_data(fd, at, end, &first, &past); at = past)
+        pages += past - first;
+    return pages;
+}
+
 /* What fallocate() makes is no data before its first touch, which finds no hole any more: not SIGBUS but zeros. */
 static void check_allocated(struct audit *a, struct live_file *f)
 {
     for (uint64_t at = 0; at < f->mfile->nr_pages;) {
         struct gmem_range side = mmu_side(f->mfile, at);
         if (side.private) {
-            uint64_t pages = cached_pages(f->shared_fd, side.start, side.end);
+            /* Data that is still there was told of already. */
+            uint64_t data = data_pages(f->shared_fd, side.start, side.end);
+            uint64_t cached = cached_pages(f->shared_fd, side.start, side.end), pages = cached > data ? cached - data : 0;
             fd_punch(a->live, f->shared_fd, side.start, side.end);
             if (pages)
                 stray(a, f, side.start, side.end, pages, "allocated");

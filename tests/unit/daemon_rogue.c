@@ -134,13 +134,16 @@ static _Noreturn void guest(int sock, const struct plan *plan)
     if (chan_send_request(sock, &request, &uffd, 1, 0) || chan_recv(sock, &msg, 0) != 1 || !msg.nr_fds)
         _exit(15);
     vcpu_ready(chan_msg_take_fd(&msg, 0));
-    if (plan->blocking && !fcntl(uffd, F_SETFL, 0))
-        touch_in_thread(memory + 3 * PAGE);
+    bool blocks = plan->blocking;
     while (chan_recv(sock, &msg, 0) == 1) {
         Fakehyp__Request *asked = fakehyp__request__unpack(NULL, msg.len, msg.data);
         if (!asked)
             _exit(16);
         serve(sock, asked, plan, memory);
+        /* Not earlier: the daemon makes it non-blocking when it begins to watch, which it does before it asks. */
+        if (blocks && !fcntl(uffd, F_SETFL, 0))
+            touch_in_thread(memory + 3 * PAGE);
+        blocks = false;
         fakehyp__request__free_unpacked(asked, NULL);
         chan_msg_close_fds(&msg);
     }
