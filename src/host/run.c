@@ -6,6 +6,7 @@
 
 /* What the loop does with an exit: go on, return 0 to the VMM, or return an errno. */
 enum { RUN_AGAIN = 1, RUN_EXIT = 0 };
+#define ROUNDS_A_TURN 64u
 
 static struct kvm_host_vcpu *shared_page(const struct vcpu *vcpu)
 {
@@ -153,7 +154,7 @@ static void complete_call(struct vcpu *vcpu, const struct run_record *run)
 static int run_loop(struct vcpu *vcpu, unsigned cpu, struct run_record *run)
 {
     struct vm *vm = vcpu->vm;
-    for (;;) {
+    for (unsigned round = 1;; round++) {
         int64_t code = host_hvc(vm->host, cpu, HVC_vcpu_run, vcpu_host_phys(vcpu), 0, 0, 0);
         if (code < 0)
             return (int)code;
@@ -161,6 +162,9 @@ static int run_loop(struct vcpu *vcpu, unsigned cpu, struct run_record *run)
         int rc = ec == ESR_EC_HVC64 ? handle_call(vcpu, run) : handle_abort(vcpu, cpu, run);
         if (rc != RUN_AGAIN)
             return rc;
+        /* A guest that does nothing but fault is not to keep others waiting. */
+        if (round % ROUNDS_A_TURN == 0)
+            sched_relax();
     }
 }
 

@@ -8,12 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
-
-#ifndef SYS_cachestat
-#define SYS_cachestat 451
-#endif
 
 struct audit {
     struct live *live;
@@ -67,19 +62,6 @@ static void check_shared(struct audit *a, struct live_file *f)
     }
 }
 
-/* Pages of the file that are in memory, whether somebody has written them or not.  0 before Linux 6.5, which cannot
- * tell. */
-static uint64_t cached_pages(int fd, uint64_t start, uint64_t end)
-{
-    const struct {
-        uint64_t offset, length;
-    } range = {start * PAGE, (end - start) * PAGE};
-    struct {
-        uint64_t cached, dirty, writeback, evicted, recently_evicted;
-    } stat;
-    return syscall(SYS_cachestat, fd, &range, &stat, 0) ? 0 : stat.cached;
-}
-
 static uint64_t data_pages(int fd, uint64_t start, uint64_t end)
 {
     uint64_t first, past, pages = 0;
@@ -96,7 +78,7 @@ static void check_allocated(struct audit *a, struct live_file *f)
         if (side.private) {
             /* Data that is still there was told of already. */
             uint64_t data = data_pages(f->shared_fd, side.start, side.end);
-            uint64_t cached = cached_pages(f->shared_fd, side.start, side.end), pages = cached > data ? cached - data : 0;
+            uint64_t cached = fd_cached(f->shared_fd, side.start, side.end), pages = cached > data ? cached - data : 0;
             fd_punch(a->live, f->shared_fd, side.start, side.end);
             if (pages)
                 stray(a, f, side.start, side.end, pages, "allocated");

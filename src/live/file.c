@@ -10,7 +10,12 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+#ifndef SYS_cachestat
+#define SYS_cachestat 451
+#endif
 
 /*
  * Sealed at once: a process that could add F_SEAL_WRITE would stop every later
@@ -43,6 +48,17 @@ bool fd_data(int fd, uint64_t start, uint64_t end, uint64_t *first, uint64_t *pa
     if (*past <= *first)
         *past = *first + 1;
     return true;
+}
+
+uint64_t fd_cached(int fd, uint64_t start, uint64_t end)
+{
+    const struct {
+        uint64_t offset, length;
+    } range = {start * PAGE, (end - start) * PAGE};
+    struct {
+        uint64_t cached, dirty, writeback, evicted, recently_evicted;
+    } stat;
+    return syscall(SYS_cachestat, fd, &range, &stat, 0) ? 0 : stat.cached;
 }
 
 int fd_allocate(int fd, uint64_t start, uint64_t end)

@@ -142,6 +142,9 @@ int live_read(void *ctx, struct mfile *mfile, bool in_host, uint64_t offset, voi
 int live_write(void *ctx, struct mfile *mfile, bool in_host, uint64_t offset, const void *buf, size_t length);
 /* Next run of data in [start, end) pages of fd. */
 bool fd_data(int fd, uint64_t start, uint64_t end, uint64_t *first, uint64_t *past);
+/* Pages of [start, end) that are in memory, whether somebody has written them or not; 0 before Linux 6.5, which cannot
+ * tell. */
+uint64_t fd_cached(int fd, uint64_t start, uint64_t end);
 int fd_allocate(int fd, uint64_t start, uint64_t end);
 void fd_punch(struct live *live, int fd, uint64_t start, uint64_t end);
 

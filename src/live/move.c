@@ -62,8 +62,17 @@ static int touch_gaps(struct live_file *f, uint64_t start, uint64_t end)
 {
     if (all_data(f->shared_fd, start, end))
         return 0;
-    int rc = fd_allocate(f->shared_fd, start, end);
-    return rc ? rc : direct_map_touch(f, start, end);
+    for (uint64_t past; start < end; start = past) {
+        past = end - start > SLICE_PAGES ? start + SLICE_PAGES : end;
+        int rc = fd_allocate(f->shared_fd, start, past);
+        if (!rc)
+            rc = direct_map_touch(f, start, past);
+        if (rc)
+            return rc;
+        if (past < end)
+            sched_relax();
+    }
+    return 0;
 }
 
 static int begin_to_private(struct live_file *f, uint64_t start, uint64_t end, struct caller *caller)
@@ -256,6 +265,19 @@ static uint64_t move_run(struct live_file *f, int from, int to, uint64_t first, 
     return first - start;
 }
 
+/* Halves what has many pages, so that nobody waits for all of them. */
+static void punch_rest(struct live_file *f, int fd, uint64_t start, uint64_t end)
+{
+    if (end - start > SLICE_PAGES && fd_cached(fd, start, end) > SLICE_PAGES) {
+        uint64_t middle = start + (end - start) / 2;
+        punch_rest(f, fd, start, middle);
+        sched_relax();
+        punch_rest(f, fd, middle, end);
+        return;
+    }
+    fd_punch(f->live, fd, start, end);
+}
+
 static uint64_t move_bytes(struct live_file *f, uint64_t start, uint64_t end, bool to_host)
 {
     int from = to_host ? f->private_fd : f->shared_fd, to = to_host ? f->shared_fd : f->private_fd;
@@ -287,7 +309,7 @@ static uint64_t move_bytes(struct live_file *f, uint64_t start, uint64_t end, bo
     }
     /* What is left is nobody's: strays, and pages that were allocated and never touched, which are no data. */
     if (again || moved < end - start)
-        fd_punch(f->live, from, start, end);
+        punch_rest(f, from, start, end);
     return moved;
 }
 
