@@ -339,7 +339,7 @@ struct fakehyp_run {
             uint64_t ret;     /* in: x0 of a call that is the VMM's to answer */
         } hypercall;
         struct {
-            uint64_t phys_addr;
+            uint64_t phys_addr; /* IPA of the access; before Linux 5.18 of its page */
             bool is_write;
         } mmio;
         struct {

@@ -182,8 +182,9 @@ void fh_agents_fork_child(void);
 /* ---- uffd.c, vma.c: registration ----------------------------------------------------------------------------------
  */
 
-/* A userfaultfd with these features, O_CLOEXEC | O_NONBLOCK, user mode only.  Negative errno with the text noted. */
-int fh_uffd_open(uint64_t features);
+/* A userfaultfd with these features, and those that are wished for if the kernel has them; O_CLOEXEC | O_NONBLOCK, user
+ * mode only.  Negative errno with the text noted. */
+int fh_uffd_open(uint64_t features, uint64_t wished);
 int fh_uffd_register(int uffd, uintptr_t addr, size_t length, uint64_t mode);
 int fh_uffd_unregister(int uffd, uintptr_t addr, size_t length);
 

@@ -85,8 +85,10 @@ static int reserve_ipa_space(struct guest_process *process, uint32_t ipa_bits)
             -errno, "no room for an IPA space of %u bits (%s); is there a limit (ulimit -v)? A smaller ipa_bits helps",
             ipa_bits, strerror(errno));
     process->ram = p;
+    /* The exact address is what an MMIO exit tells; before Linux 5.18 it is that of the page. */
     int fd = fh_uffd_open(UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM |
-                          UFFD_FEATURE_THREAD_ID);
+                              UFFD_FEATURE_THREAD_ID,
+                          UFFD_FEATURE_EXACT_ADDRESS);
     if (fd < 0)
         return fd;
     process->uffd = fd;

@@ -23,9 +23,9 @@ static int open_device(void)
     return fd;
 }
 
-int fh_uffd_open(uint64_t features)
+int fh_uffd_open(uint64_t features, uint64_t wished)
 {
-    struct uffdio_api api = {.api = UFFD_API, .features = features};
+    struct uffdio_api api = {.api = UFFD_API, .features = features | wished};
     int fd = (int)syscall(SYS_userfaultfd, UFFD_FLAGS);
 
     if (fd < 0) {
@@ -41,7 +41,12 @@ int fh_uffd_open(uint64_t features)
                            "/dev/userfaultfd in, elsewhere the kernel needs CONFIG_USERFAULTFD (Linux 5.11 or later)",
                            strerror(err));
     }
-    if (ioctl(fd, UFFDIO_API, &api)) {
+    int rc = ioctl(fd, UFFDIO_API, &api);
+    if (rc && errno == EINVAL && wished) {
+        api = (struct uffdio_api){.api = UFFD_API, .features = features};
+        rc = ioctl(fd, UFFDIO_API, &api);
+    }
+    if (rc) {
         int err = errno;
         close(fd);
         return fh_fail(err == EINVAL ? -EOPNOTSUPP : -err,

@@ -143,7 +143,7 @@ static int ensure_uffd(struct fakehyp *fh)
 
     pthread_mutex_lock(&fh_lock);
     if (fh->uffd < 0) {
-        rc = fh_uffd_open(UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MISSING_SHMEM);
+        rc = fh_uffd_open(UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MISSING_SHMEM, 0);
         if (rc >= 0) {
             int maps_fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
             if (maps_fd < 0) {

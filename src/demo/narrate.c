@@ -95,5 +95,6 @@ bool summary(void)
         printf("\n%u of %u lines are not as they should be.\n", wrong, nr_lines);
     else
         printf("\nAll %u lines are as they should be.\n", nr_lines);
-    return !wrong;
+    /* What nobody could read was not shown. */
+    return fflush(stdout) == 0 && !ferror(stdout) && !wrong;
 }

@@ -25,7 +25,7 @@
 
 #define EVENTS_A_TURN 64
 
-static void evaluate(struct live_guest *guest, uint64_t gfn, bool write, uint32_t tid);
+static void evaluate(struct live_guest *guest, uint64_t ipa, bool write, uint32_t tid);
 
 struct live_guest *guest_of(const struct vm *vm)
 {
@@ -153,7 +153,7 @@ static void show(struct live_guest *guest, uint64_t gfn)
     guest_fail(guest, "no memory to serve its faults");
 }
 
-static void abort_stage2(struct live_guest *guest, uint64_t gfn, bool write, uint32_t tid)
+static void abort_stage2(struct live_guest *guest, uint64_t ipa, bool write, uint32_t tid)
 {
     unsigned i = 0;
     while (i < guest->nr_vcpus && guest->vcpus[i].tid != tid)
@@ -166,21 +166,22 @@ static void abort_stage2(struct live_guest *guest, uint64_t gfn, bool write, uin
     struct guest_vcpu *v = &guest->vcpus[i];
     if (v->nr_faults == MAX_FAULTS) {
         /* More threads than vCPUs wait here: this one asks again. */
-        wake(guest, gfn, 1);
+        wake(guest, ipa / PAGE, 1);
         return;
     }
     /* Looked at again when the vCPU goes on, also if it does not run now. */
-    v->faults[v->nr_faults++] = (struct guest_fault){gfn, write};
+    v->faults[v->nr_faults++] = (struct guest_fault){ipa, write};
     if (!machine_vcpu_in_guest(vcpu))
         return;
     struct hyp_trap trap = {.esr = ESR_EC_DABT_LOW << ESR_EC_SHIFT | ESR_FSC_TRANS_L(3) | (write ? ESR_WNR : 0),
-                            .far = gfn * PAGE,
-                            .hpfar = HPFAR_FROM_IPA(gfn * PAGE)};
+                            .far = ipa,
+                            .hpfar = HPFAR_FROM_IPA(ipa)};
     machine_guest_trap(vcpu, &trap);
 }
 
-static void evaluate(struct live_guest *guest, uint64_t gfn, bool write, uint32_t tid)
+static void evaluate(struct live_guest *guest, uint64_t ipa, bool write, uint32_t tid)
 {
+    uint64_t gfn = ipa / PAGE;
     struct guest_slot *s = guest_slot_at(guest, gfn);
     uint64_t index = s ? s->index + (gfn - s->gfn) : 0;
     struct s2_walk leaf;
@@ -189,7 +190,7 @@ static void evaluate(struct live_guest *guest, uint64_t gfn, bool write, uint32_
         return; /* the end of the transition wakes it */
     mmu_walk_guest(guest->live->machine, vm_handle(guest->vm), gfn, &leaf);
     if (!leaf.valid) {
-        abort_stage2(guest, gfn, write, tid);
+        abort_stage2(guest, ipa, write, tid);
         return;
     }
     if (!s) {
@@ -233,7 +234,7 @@ void live_guest_readable(struct live_guest *guest)
             guest_fail(guest, "it touched its own templates");
             return;
         }
-        evaluate(guest, (addr - guest->base) / PAGE, write, msgs[i].arg.pagefault.feat.ptid);
+        evaluate(guest, addr - guest->base, write, msgs[i].arg.pagefault.feat.ptid);
     }
 }
 
@@ -269,7 +270,7 @@ void live_guest_resume(void *ctx, struct vcpu *vcpu, const struct hyp_trap *last
     const struct guest_vcpu waiting = *v;
     v->nr_faults = 0;
     for (unsigned i = 0; i < waiting.nr_faults; i++)
-        evaluate(guest, waiting.faults[i].gfn, waiting.faults[i].write, v->tid);
+        evaluate(guest, waiting.faults[i].ipa, waiting.faults[i].write, v->tid);
     if (v->call_waits && machine_vcpu_in_guest(vcpu)) {
         v->call_waits = false;
         live_vcpu_hypercall(guest, vcpu_index(vcpu), v->call);

@@ -79,9 +79,9 @@ struct guest_slot {
 #define SHOWN_SHARED 1u
 #define SHOWN_UNKNOWN 2u /* the agent did not answer in time: it may yet do what it was asked for */
 
-/* A page at which a thread of the guest waits for its vCPU to take the abort. */
+/* An access at which a thread of the guest waits for its vCPU to take the abort. */
 struct guest_fault {
-    uint64_t gfn;
+    uint64_t ipa;
     bool write;
 };
 #define MAX_FAULTS 16u
