@@ -257,6 +257,9 @@ void listener_close(struct listener *listener)
         return;
     watch_free(listener->watch);
     alarm_free(listener->pause);
+    /* First: at the limit of descriptors the lock needs this one. */
+    if (listener->fd >= 0)
+        close(listener->fd);
     int lock = listener->owns_path ? take_lock(listener->name) : -1;
     if (lock >= 0) {
         bool ours = lstat(listener->name, &st) == 0 && st.st_dev == listener->dev && st.st_ino == listener->ino;
@@ -264,8 +267,6 @@ void listener_close(struct listener *listener)
             unlink(listener->name);
         drop_lock(listener->name, lock, ours);
     }
-    if (listener->fd >= 0)
-        close(listener->fd);
     free(listener);
 }
 

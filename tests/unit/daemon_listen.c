@@ -125,10 +125,6 @@ static void test_lock_of_another_user(void **state)
     char lock[128];
     int status = -1;
 
-    if (geteuid() != 0) {
-        print_message("# test_lock_of_another_user: only root can give a file away\n");
-        skip();
-    }
     snprintf(lock, sizeof(lock), "%s.lock", rig->socket);
     int fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     assert_true(fd >= 0);
@@ -273,14 +269,19 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_second_daemon_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_stale_socket_is_taken_over, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_race_for_a_stale_socket_has_one_winner, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_lock_of_another_user, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_other_files_are_left_alone, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_lack_of_descriptors_names_the_limit, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_terminate_ends_with_the_last_client, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_inherited_socket, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_background_parent_waits_for_readiness, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_notify_socket, set_up, tear_down),
+        /* Last: only root can give a file away. */
+        cmocka_unit_test_setup_teardown(test_lock_of_another_user, set_up, tear_down),
     };
+    const size_t nr = sizeof(tests) / sizeof(tests[0]);
 
-    return cmocka_run_group_tests_name("daemon_listen", tests, NULL, NULL);
+    if (geteuid() == 0)
+        return cmocka_run_group_tests_name("daemon_listen", tests, NULL, NULL);
+    print_message("# test_lock_of_another_user needs root\n");
+    return _cmocka_run_group_tests("daemon_listen", tests, nr - 1, NULL, NULL);
 }
