@@ -233,10 +233,11 @@ static uint64_t move_step(struct live_file *f, int from, int to, uint64_t first,
     fd_punch(live, from, first, copied);
     if (fd_data(from, first, copied, &start, &end)) {
         if (!f->huge)
-            live_log(live, 1,
-                     "guest_memfd %u has huge folios: a process has collapsed its view (MADV_COLLAPSE, or MADV_HUGEPAGE "
-                     "and khugepaged); what it stores while a page changes sides may be lost, and conversions are slower",
-                     f->mfile->id);
+            live_log(
+                live, 1,
+                "guest_memfd %u has huge folios: a process has collapsed its view (MADV_COLLAPSE, or MADV_HUGEPAGE "
+                "and khugepaged); what it stores while a page changes sides may be lost, and conversions are slower",
+                f->mfile->id);
         f->huge = true;
         splice_out(live, to, first, (copied - first) * PAGE);
         drain(live, held - (copied - first) * PAGE);

@@ -90,9 +90,8 @@ static _Noreturn void floor_child(struct lap *lap, int sock)
     struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_MISSING_SHMEM};
     uint64_t size = lap_bytes(lap);
     int file = memfd_create("bench", MFD_CLOEXEC), uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | 1);
-    char *p = file < 0 || ftruncate(file, (off_t)size)
-                  ? MAP_FAILED
-                  : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    char *p = file < 0 || ftruncate(file, (off_t)size) ? MAP_FAILED
+                                                       : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     struct uffdio_register reg = {.range = {(uint64_t)(uintptr_t)p, size}, .mode = UFFDIO_REGISTER_MODE_MISSING};
 
     if (p == MAP_FAILED || uffd < 0 || ioctl(uffd, UFFDIO_API, &api) || ioctl(uffd, UFFDIO_REGISTER, &reg) ||
@@ -116,9 +115,8 @@ static _Noreturn void floor_handler(int sock)
         struct pollfd pfd = {.fd = uffd, .events = POLLIN};
         if (poll(&pfd, 1, -1) < 0 || read(uffd, &event, sizeof(event)) != (ssize_t)sizeof(event))
             continue;
-        struct uffdio_copy copy = {.dst = event.arg.pagefault.address & ~(PAGE - 1),
-                                   .src = (uint64_t)(uintptr_t)page,
-                                   .len = PAGE};
+        struct uffdio_copy copy = {
+            .dst = event.arg.pagefault.address & ~(PAGE - 1), .src = (uint64_t)(uintptr_t)page, .len = PAGE};
         ioctl(uffd, UFFDIO_COPY, &copy);
     }
 }
