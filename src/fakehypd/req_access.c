@@ -43,12 +43,12 @@ static void say_place(struct words *words, const struct gmem *gmem, uint64_t off
     say(words, "\n");
 }
 
-static void say_state(struct daemon *daemon, struct words *words, const struct page_report *page)
+/* taken: by a guest that asked nobody, whose MEM_UNSHARE leaves the file's attribute as it was. */
+static void say_state(struct words *words, const struct page_report *page, bool taken, const char *owner)
 {
-    char owner[64];
-
-    report_owner(daemon, page, owner, sizeof(owner));
-    if (!page->private)
+    if (taken)
+        say(words, "  state: taken back by the guest (MEM_UNSHARE), though the file's attribute is still shared");
+    else if (!page->private)
         say(words, "  state: shared now");
     else if (page->converted)
         say(words, "  state: private for %.3f s", seconds_since(page->converted_ns));
@@ -62,9 +62,24 @@ static void say_state(struct daemon *daemon, struct words *words, const struct p
             seconds_since(page->converted_ns));
 }
 
-static void say_remedy(struct words *words, const struct page_report *page, bool guest_owns)
+/* References that outlive a conversion: those to a page that a guest took back. */
+static void say_holders(struct words *words, const struct gmem *gmem, uint64_t index)
 {
-    if (!page->private && !guest_owns)
+    struct holder_info infos[4];
+    char what[sizeof(infos[0].what)];
+    unsigned nr = gmem_holders(gmem, index, infos, 4);
+
+    for (unsigned i = 0; i < nr && i < 4; i++) {
+        text_copy(what, sizeof(what), infos[i].what);
+        say(words, "%s%s (%s, pid %u)", i ? ", " : "  held by: ", what, infos[i].kind, infos[i].pid);
+    }
+    if (nr)
+        say(words, "%s\n", nr > 4 ? " and others" : "");
+}
+
+static void say_remedy(struct words *words, bool reachable, bool guest_owns)
+{
+    if (reachable)
         say(words, "  remedy: it was converted meanwhile; the same access would succeed now");
     else if (guest_owns)
         say(words, "  remedy: the guest must share the page (MEM_SHARE) and the VMM convert it to shared first; "
@@ -99,28 +114,29 @@ static struct gmem *reported_page(struct req *req, const Fakehyp__AccessReport *
 static void explain(struct req *req, const struct gmem *gmem, struct words *words)
 {
     const Fakehyp__AccessReport *report = req->request->access_report;
-    char thread[32];
+    const uint64_t index = report->offset >> HOST_PAGE_SHIFT;
+    struct page_report page = {.private = false};
+    bool guest_owns = false, taken = false;
+    char thread[32], owner[64] = "";
 
     text_copy(thread, sizeof(thread), report->thread);
     say(words, "%s (pid %d) touched %s at 0x%llx\n", req->client->program, req->client->pid,
         gmem ? "private guest memory" : "memory that is no view of a guest_memfd", (unsigned long long)report->addr);
     if (gmem) {
-        struct page_report page;
-        gmem_page_report(gmem, report->offset >> HOST_PAGE_SHIFT, &page);
+        gmem_page_report(gmem, index, &page);
+        report_owner(req->daemon, &page, owner, sizeof(owner));
+        guest_owns = !strncmp(owner, "guest", 5);
+        taken = guest_owns && !page.private && mmu_side(machine_file(gmem), index).private;
         say_place(words, gmem, report->offset, &page);
-        say_state(req->daemon, words, &page);
+        say_state(words, &page, taken, owner);
+        say_holders(words, gmem, index);
     }
     say(words, "  thread: %s (tid %u), PC 0x%llx\n", thread[0] ? thread : "?", report->tid,
         (unsigned long long)report->pc);
-    if (gmem) {
-        struct page_report page;
-        char owner[64];
-        gmem_page_report(gmem, report->offset >> HOST_PAGE_SHIFT, &page);
-        report_owner(req->daemon, &page, owner, sizeof(owner));
-        say_remedy(words, &page, !strncmp(owner, "guest", 5));
-    } else {
+    if (gmem)
+        say_remedy(words, !page.private && !taken, guest_owns);
+    else
         say(words, "  the signal has another cause, such as a file that was truncated");
-    }
 }
 
 void req_access_report(struct req *req)

@@ -190,6 +190,14 @@ static int64_t number(const json_t *object, const char *key)
     return json_integer_value(n);
 }
 
+/* Words that the explanation must have. */
+static void assert_says(const struct victim *x, const char *const *words, size_t nr)
+{
+    for (size_t i = 0; i < nr; i++)
+        if (!strstr(x->text, words[i]))
+            fail_msg("the explanation does not say \"%s\": %s", words[i], x->text);
+}
+
 static void dies_and_is_explained(void **state)
 {
     static struct victim x;
@@ -218,9 +226,7 @@ static void dies_and_is_explained(void **state)
     /* So does what it printed. */
     const char *const words[] = {"private", "offset 0x5123", "owner: guest", "last conversion: to private",
                                  "thread",  "PC 0x"};
-    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
-        if (!strstr(x.text, words[i]))
-            fail_msg("the explanation does not say \"%s\": %s", words[i], x.text);
+    assert_says(&x, words, sizeof(words) / sizeof(words[0]));
     snprintf(expected, sizeof(expected), "0x%llx", (unsigned long long)pc);
     assert_non_null(strstr(x.text, expected));
     snprintf(expected, sizeof(expected), "(pid %d)", (int)getpid());
@@ -239,6 +245,28 @@ static void dies_and_is_explained(void **state)
         rig_note("core dump checked: PC 0x%llx in core, page and explanation", (unsigned long long)pc);
     }
     json_decref(page);
+    remove_dir(x.dir);
+    pvm_destroy(&v);
+}
+
+/* The guest took the page without asking: the file's attribute does not say so, and the VMM still holds a reference. */
+static void taken_back_is_explained(void **state)
+{
+    static const char *const words[] = {"state: taken back by the guest", "still shared", "owner: guest",
+                                        "held by: virtio-blk (FOLL_PIN, pid ", "the guest must share the page"};
+    static struct victim x;
+    struct fakehyp_pin *pin;
+    struct pvm v;
+
+    pvm_create(&v, *state, &(struct pvm_config){.pages = NR, .mode = FAKEHYP_UNSHARE_UNILATERAL});
+    assert_int_equal(puppet_share(&v.puppet[0], VICTIM_PAGE * PAGE), 0);
+    must(fakehyp_pin(v.gmem, VICTIM_PAGE * PAGE, PAGE, FAKEHYP_FOLL_PIN, "virtio-blk", &pin));
+    assert_int_equal(puppet_unshare(&v.puppet[0], VICTIM_PAGE * PAGE), 0);
+    assert_int_equal(v.last_convert, -EAGAIN);
+    run_victim(&x, v.gmem, NULL);
+    assert_died(&x);
+    assert_says(&x, words, sizeof(words) / sizeof(words[0]));
+    must(fakehyp_unpin(pin));
     remove_dir(x.dir);
     pvm_destroy(&v);
 }
@@ -277,6 +305,7 @@ static void event_for_the_owner(void **state)
 
 static const struct CMUnitTest tests[] = {
     live_test(dies_and_is_explained),
+    live_test(taken_back_is_explained),
     live_test(report_switched_off),
     live_test(event_for_the_owner),
 };
