@@ -115,8 +115,10 @@ int fakehyp_next_event(struct fakehyp *fh, struct fakehyp_event *event);
 
 /*
  * Asks the daemon for a report as JSON text: "status", "page", "audit",
- * "trace", "capabilities" (see fakehypctl(1)).  gmem and offset: the page of
- * "page"; gmem may be NULL for the others.  The caller frees *json.
+ * "trace", "capabilities" (see fakehypctl(1)), "kernel-load" (what a load from
+ * the page by errant kernel code leads to: a guest may lose it).  gmem and
+ * offset: the page of "page" and "kernel-load"; gmem may be NULL for the others.
+ * The caller frees *json.
  *   -EINVAL  unknown report
  *   -ENOENT  no such page or object
  */

@@ -4,7 +4,7 @@
  *
  * One schema, version 1, an object a line: seq, t_ns, task, ev and, where they
  * are not zero, vm, gmem, off, len, a0, a1, rc, pid, note.  HOST_EVENT_MAP in
- * src/host/host.h says what each event puts there.
+ * src/host/host.h says what each event puts there, doc/protocol.md tells users.
  */
 #ifndef SRC_MACHINE_TRACE_H
 #define SRC_MACHINE_TRACE_H
