@@ -39,10 +39,11 @@ static void on_agent_gone(void *owner, const char *reason)
     struct client *client = owner;
 
     /* Its control socket decides whether it is gone, or just lost its signal. */
-    log_line(conn_hung_up(client->conn) ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARNING,
-             "client %llu (pid %d): its agent is gone: %s; pages that become private from now on give it zeros instead of "
-             "SIGBUS, until it connects anew",
-             (unsigned long long)client->id, client->pid, reason);
+    log_line(
+        conn_hung_up(client->conn) ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARNING,
+        "client %llu (pid %d): its agent is gone: %s; pages that become private from now on give it zeros instead of "
+        "SIGBUS, until it connects anew",
+        (unsigned long long)client->id, client->pid, reason);
     peer_gone(&client->peer);
     conn_close(client->peer.conn);
     client->peer.conn = NULL;
