@@ -20,6 +20,8 @@
 #include <unistd.h>
 
 #define SPLICE_RETRIES 200
+/* A huge folio. */
+#define HUGE_PAGES UINT64_C(512)
 
 bool in_transition(const struct live_file *f, uint64_t index)
 {
@@ -212,7 +214,8 @@ static void move_copied(struct live *live, int from, int to, uint64_t first, uin
  *
  * The first page of a step is copied too and goes alone: should it turn out to
  * be part of a huge folio nothing is lost yet, and from then on all pages of
- * this file are copied.
+ * this file are copied.  It speaks for the others since no step goes beyond
+ * where a huge folio may begin.
  */
 static uint64_t move_step(struct live_file *f, int from, int to, uint64_t first, uint64_t past)
 {
@@ -256,6 +259,8 @@ static uint64_t move_run(struct live_file *f, int from, int to, uint64_t first, 
     uint64_t start = first;
     while (first < past) {
         uint64_t step = past - first < f->live->pipe_pages ? past - first : f->live->pipe_pages;
+        if (step > HUGE_PAGES - first % HUGE_PAGES)
+            step = HUGE_PAGES - first % HUGE_PAGES;
         uint64_t n = move_step(f, from, to, first, first + step);
         first += n;
         if (!n || first < past)

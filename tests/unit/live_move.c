@@ -446,6 +446,18 @@ static void collapsed_view(struct world *w)
     check_filled(w);
 }
 
+/* The huge folio begins in the midst of what would move in one step. */
+static void partly_collapsed_view(struct world *w)
+{
+    fill(w);
+    if (!collapse(w, 512))
+        return;
+    assert_int_equal(convert(w, 300, 700, true), 0);
+    check_filled(w);
+    assert_int_equal(convert(w, 300, 700, false), 0);
+    check_filled(w);
+}
+
 static void collapsed_and_held(struct world *w)
 {
     struct live_audit counts;
@@ -536,6 +548,7 @@ TEST(others_run, 16384)
 TEST(fallocate_stops_where_memory_ends, UINT64_C(100000))
 TEST(agent_fails, 1024)
 TEST(collapsed_view, 1024)
+TEST(partly_collapsed_view, 1024)
 TEST(collapsed_and_held, 1024)
 
 int main(void)
@@ -548,7 +561,7 @@ int main(void)
         cmocka_unit_test(test_stray_is_no_data), cmocka_unit_test(test_fallocate_stops_where_memory_ends),
         cmocka_unit_test(test_collapsed_view),   cmocka_unit_test(test_collapsed_and_held),
         cmocka_unit_test(test_stray_allocation), cmocka_unit_test(test_audit_counts_what_it_saw),
-        cmocka_unit_test(test_others_run),
+        cmocka_unit_test(test_others_run),       cmocka_unit_test(test_partly_collapsed_view),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
