@@ -82,6 +82,19 @@ void fd_punch(struct live *live, int fd, uint64_t start, uint64_t end)
     }
 }
 
+void fd_punch_sliced(struct live *live, int fd, uint64_t start, uint64_t end)
+{
+    /* Halves what has many pages, so that nobody waits for all of them. */
+    if (end - start > SLICE_PAGES && fd_cached(fd, start, end) > SLICE_PAGES) {
+        uint64_t middle = start + (end - start) / 2;
+        fd_punch_sliced(live, fd, start, middle);
+        sched_relax();
+        fd_punch_sliced(live, fd, middle, end);
+        return;
+    }
+    fd_punch(live, fd, start, end);
+}
+
 int live_file_create(void *ctx, struct mfile *mfile, bool in_host)
 {
     struct live *live = ctx;
@@ -154,6 +167,8 @@ static void release_task(void *arg)
             fd_punch(l->live, l->fds[i], first, l->nr_pages - first > SLICE_PAGES ? first + SLICE_PAGES : l->nr_pages);
             sched_relax();
         }
+        /* Pages that were allocated and never touched are no data. */
+        fd_punch_sliced(l->live, l->fds[i], 0, l->nr_pages);
     }
     let_go(l);
     free(l);

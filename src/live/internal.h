@@ -147,6 +147,8 @@ bool fd_data(int fd, uint64_t start, uint64_t end, uint64_t *first, uint64_t *pa
 uint64_t fd_cached(int fd, uint64_t start, uint64_t end);
 int fd_allocate(int fd, uint64_t start, uint64_t end);
 void fd_punch(struct live *live, int fd, uint64_t start, uint64_t end);
+/* The same, letting others run. */
+void fd_punch_sliced(struct live *live, int fd, uint64_t start, uint64_t end);
 
 /* ---- move.c ---- */
 int live_begin(void *ctx, struct mfile *mfile, uint64_t start, uint64_t end, bool to_host, struct caller *caller);

@@ -271,19 +271,6 @@ static uint64_t move_run(struct live_file *f, int from, int to, uint64_t first, 
     return first - start;
 }
 
-/* Halves what has many pages, so that nobody waits for all of them. */
-static void punch_rest(struct live_file *f, int fd, uint64_t start, uint64_t end)
-{
-    if (end - start > SLICE_PAGES && fd_cached(fd, start, end) > SLICE_PAGES) {
-        uint64_t middle = start + (end - start) / 2;
-        punch_rest(f, fd, start, middle);
-        sched_relax();
-        punch_rest(f, fd, middle, end);
-        return;
-    }
-    fd_punch(f->live, fd, start, end);
-}
-
 static uint64_t move_bytes(struct live_file *f, uint64_t start, uint64_t end, bool to_host)
 {
     int from = to_host ? f->private_fd : f->shared_fd, to = to_host ? f->shared_fd : f->private_fd;
@@ -315,7 +302,7 @@ static uint64_t move_bytes(struct live_file *f, uint64_t start, uint64_t end, bo
     }
     /* What is left is nobody's: strays, and pages that were allocated and never touched, which are no data. */
     if (again || moved < end - start)
-        punch_rest(f, from, start, end);
+        fd_punch_sliced(f->live, from, start, end);
     return moved;
 }
 
