@@ -233,16 +233,33 @@ int live_allocate(void *ctx, struct mfile *mfile, bool in_host, uint64_t start, 
     return in_host ? fd_allocate(f->shared_fd, start, end) : 0;
 }
 
+/* A page that is changing sides stays data of the file that it is in: the move relies on what it has seen. */
+static void zero_moving(const struct live_file *f, int fd, uint64_t index)
+{
+    static const char zeros[PAGE];
+    uint64_t first, past;
+
+    if (fd_data(fd, index, index + 1, &first, &past) && pwrite(fd, zeros, PAGE, (off_t)(index * PAGE)) != (ssize_t)PAGE)
+        live_log(f->live, 0, "zeroing page 0x%llx: %s", (unsigned long long)index, strerror(errno));
+}
+
 void live_discard(void *ctx, struct mfile *mfile, bool in_host, uint64_t start, uint64_t end)
 {
     struct live *live = ctx;
     struct live_file *f = mfile->stage;
 
+    /* Everybody but EL2, which has single pages, waits for the end of a change of sides. */
+    if (end - start == 1 && in_transition(f, start)) {
+        zero_moving(f, side_fd(f, in_host), start);
+        return;
+    }
+    /* EL2 may also name the side on which the page is not: there is nothing to keep. */
+    bool keep = in_host && !mmu_side(mfile, start).private;
     while (start < end) {
         uint64_t past = end - start > SLICE_PAGES ? start + SLICE_PAGES : end;
         fd_punch(live, side_fd(f, in_host), start, past);
         /* Where views are registered a hole would answer SIGBUS, and this memory is shared. */
-        for (struct range r = rangemap_first(&f->open, start, past); in_host && r.start < past;
+        for (struct range r = rangemap_first(&f->open, start, past); keep && r.start < past;
              r = rangemap_next(&f->open, r, past)) {
             int rc = r.value == VIEW_CLOSED ? fd_allocate(f->shared_fd, r.start, r.end) : 0;
             if (rc)

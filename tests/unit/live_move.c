@@ -394,6 +394,74 @@ static void others_run(struct world *w)
     witness_ends = true;
 }
 
+/* ---- EL2 zeroes a page, not knowing on which side its bytes are ---- */
+
+static void zero_page(struct world *w, uint64_t page)
+{
+    live_stage_ops.discard(w->live, machine_file(w->gmem), true, page, page + 1);
+    live_stage_ops.discard(w->live, machine_file(w->gmem), false, page, page + 1);
+}
+
+static void zeroed_page(struct world *w)
+{
+    strcpy(w->view + 2 * PAGE, "shared");
+    zero_page(w, 2);
+    assert_int_equal(probe(w, 2), 0);
+    assert_int_equal(w->view[2 * PAGE], 0);
+    strcpy(w->view + 3 * PAGE, "private");
+    assert_int_equal(convert(w, 3, 1, true), 0);
+    zero_page(w, 3);
+    assert_int_equal(probe(w, 3), EFAULT);
+    audit(w);
+    assert_int_equal(convert(w, 3, 1, false), 0);
+    assert_int_equal(w->view[3 * PAGE], 0);
+}
+
+static struct {
+    bool in_host, done; /* where the bytes of the conversion come from; it was in the midst of it */
+} zeroing;
+
+/* The first page has moved already, the last one has not. */
+static void zero_in_the_middle(void *arg)
+{
+    struct world *w = arg;
+    struct mfile *file = machine_file(w->gmem);
+    uint64_t last = w->nr_pages - 1, first, past;
+
+    while (live_stage_ops.populated(w->live, file, zeroing.in_host, 0, 1, &first, &past))
+        sched_relax();
+    zeroing.done = live_stage_ops.populated(w->live, file, zeroing.in_host, last, last + 1, &first, &past);
+    zero_page(w, 0);
+    zero_page(w, last);
+}
+
+static void convert_and_zero(struct world *w, bool to_private)
+{
+    zeroing.in_host = to_private;
+    zeroing.done = false;
+    assert_non_null(task_spawn(machine_sched(w->machine), "zero", zero_in_the_middle, w));
+    assert_int_equal(convert(w, 0, w->nr_pages, to_private), 0);
+    assert_true(zeroing.done);
+    for (uint64_t i = 0; i < w->nr_pages; i++) {
+        bool is_zeroed = i == 0 || i == w->nr_pages - 1;
+        uint64_t found = ~i;
+        assert_int_equal(
+            live_stage_ops.read(w->live, machine_file(w->gmem), !to_private, i * PAGE, &found, sizeof(found)), 0);
+        assert_int_equal(found, is_zeroed ? 0 : i + 1);
+        assert_int_equal(probe(w, i), to_private ? EFAULT : 0);
+    }
+}
+
+static void zeroed_under_way(struct world *w)
+{
+    for (uint64_t i = 1; i <= w->nr_pages; i++)
+        memcpy(w->view + (i - 1) * PAGE, &i, sizeof(i));
+    convert_and_zero(w, true);
+    for (uint64_t i = 1; i <= w->nr_pages; i++)
+        assert_int_equal(live_stage_ops.write(w->live, machine_file(w->gmem), false, (i - 1) * PAGE, &i, sizeof(i)), 0);
+    convert_and_zero(w, false);
+}
+
 static void stray_is_no_data(struct world *w)
 {
     /* What a stranger writes into the holes of private pages is not there when they are shared again. */
@@ -555,6 +623,13 @@ TEST(stray_is_no_data, 16)
 TEST(stray_allocation, 16)
 TEST(audit_counts_what_it_saw, 16)
 TEST(others_run, 16384)
+TEST(zeroed_page, 16)
+TEST(zeroed_under_way, 400)
+static void test_zeroed_in_open_views(void **state)
+{
+    (void)state;
+    run(zeroed_under_way, 1024);
+}
 TEST(fallocate_stops_where_memory_ends, UINT64_C(100000))
 TEST(agent_fails, 1024)
 TEST(collapsed_view, 1024)
@@ -572,6 +647,8 @@ int main(void)
         cmocka_unit_test(test_collapsed_view),       cmocka_unit_test(test_collapsed_and_held),
         cmocka_unit_test(test_stray_allocation),     cmocka_unit_test(test_audit_counts_what_it_saw),
         cmocka_unit_test(test_others_run),           cmocka_unit_test(test_partly_collapsed_view),
+        cmocka_unit_test(test_zeroed_page),          cmocka_unit_test(test_zeroed_under_way),
+        cmocka_unit_test(test_zeroed_in_open_views),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
