@@ -349,13 +349,7 @@ int live_guest_attach(struct live *live, struct vm *vm, void *guest_peer, uint32
         guest->next->prev = guest;
     live->guests = guest;
     vm_set_guest(vm, guest);
-    for (const struct memslot *s = vm_slots(vm); s && !rc; s = s->next) {
-        char message[200] = "";
-        rc = guest_slot_add(guest, s, message, sizeof(message));
-        if (rc)
-            live_log(live, 1, "guest process %u, memory slot %u: %s%s%s", pid, s->slot, strerrordesc_np(-rc),
-                     message[0] ? ": " : "", message);
-    }
+    rc = guest_slots_add(guest);
     machine_record(live->machine,
                    &(struct host_event){.kind = HOST_EV_guest_start, .vm = vm_id(vm), .a0 = pid, .rc = rc});
     *out = guest;

@@ -181,7 +181,8 @@ void live_guest_stop(void *ctx, struct vm *vm);
 /* ---- slot.c ---- */
 int live_slot_add(void *ctx, struct vm *vm, const struct memslot *slot, struct caller *caller);
 void live_slot_remove(void *ctx, struct vm *vm, const struct memslot *slot);
-int guest_slot_add(struct live_guest *guest, const struct memslot *slot, char *message, size_t size);
+/* (task) Gives a new guest the slots that its VM has. */
+int guest_slots_add(struct live_guest *guest);
 void guest_slots_free(struct live_guest *guest);
 struct guest_slot *guest_slot_at(const struct live_guest *guest, uint64_t gfn);
 /* (task) Maps one of the two files over the part of [gfn, gfn + nr) where the other one is. */

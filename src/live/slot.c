@@ -33,13 +33,25 @@ struct guest_slot *guest_slot_at(const struct live_guest *guest, uint64_t gfn)
     return s;
 }
 
-int guest_slot_add(struct live_guest *guest, const struct memslot *slot, char *message, size_t size)
+static struct guest_slot **find_slot(struct live_guest *guest, uint32_t slot)
+{
+    struct guest_slot **at = &guest->slots;
+    while (*at && (*at)->slot != slot)
+        at = &(*at)->next;
+    return at;
+}
+
+/* guest->lock is held, and so the slot stays: who deletes it waits for the lock. */
+static int slot_add_locked(struct live_guest *guest, const struct memslot *slot, char *message, size_t size)
 {
     struct live_file *f = machine_file(slot->gmem)->stage;
     const int fds[2] = {f->private_fd, f->shared_fd};
     Fakehyp__Request request = FAKEHYP__REQUEST__INIT;
     Fakehyp__GuestSlotAdd body = FAKEHYP__GUEST_SLOT_ADD__INIT;
 
+    /* One that comes while the guest attaches itself is found there, too. */
+    if (*find_slot(guest, slot->slot))
+        return 0;
     if ((slot->gfn + slot->nr_pages) * PAGE > guest->ipa_size) {
         snprintf(message, size, "the slot ends beyond the guest process's IPA space");
         return -EINVAL;
@@ -64,8 +76,6 @@ int guest_slot_add(struct live_guest *guest, const struct memslot *slot, char *m
     body.file_size = f->mfile->nr_pages * PAGE;
     request.body_case = FAKEHYP__REQUEST__BODY_GUEST_SLOT_ADD;
     request.guest_slot_add = &body;
-    guest_get(guest);
-    task_lock_exclusive(&guest->lock);
     rc = guest_call(guest, &request, fds, 2, message, size);
     if (!rc) {
         s->next = guest->slots;
@@ -77,8 +87,48 @@ int guest_slot_add(struct live_guest *guest, const struct memslot *slot, char *m
         rangemap_destroy(&s->shown);
         free(s);
     }
+    return rc;
+}
+
+static int slot_add(struct live_guest *guest, const struct memslot *slot, char *message, size_t size)
+{
+    guest_get(guest);
+    task_lock_exclusive(&guest->lock);
+    int rc = slot_add_locked(guest, slot, message, size);
     task_unlock_exclusive(&guest->lock);
     guest_put(guest);
+    return rc;
+}
+
+static const struct memslot *next_slot(const struct vm *vm, uint64_t gfn)
+{
+    const struct memslot *next = NULL;
+    for (const struct memslot *s = vm_slots(vm); s; s = s->next)
+        if (s->gfn >= gfn && (!next || s->gfn < next->gfn))
+            next = s;
+    return next;
+}
+
+int guest_slots_add(struct live_guest *guest)
+{
+    int rc = 0;
+    uint64_t gfn = 0;
+    /* In between others get the lock: slots come and go, conversions need not wait for all of them. */
+    for (bool more = true; more && !rc && !guest->dead;) {
+        char message[200] = "";
+        task_lock_exclusive(&guest->lock);
+        const struct memslot *slot = guest->dead ? NULL : next_slot(guest->vm, gfn);
+        more = slot != NULL;
+        if (slot) {
+            uint32_t nr = slot->slot;
+            gfn = slot->gfn + slot->nr_pages;
+            rc = slot_add_locked(guest, slot, message, sizeof(message));
+            if (rc)
+                live_log(guest->live, 1, "guest process %u, memory slot %u: %s%s%s", guest->pid, nr,
+                         strerrordesc_np(-rc), message[0] ? ": " : "", message);
+        }
+        task_unlock_exclusive(&guest->lock);
+    }
     return rc;
 }
 
@@ -101,7 +151,7 @@ int live_slot_add(void *ctx, struct vm *vm, const struct memslot *slot, struct c
     (void)ctx;
     char message[200] = "the guest's agent did not answer";
     struct live_guest *guest = guest_of(vm);
-    int rc = guest ? guest_slot_add(guest, slot, message, sizeof(message)) : 0;
+    int rc = guest ? slot_add(guest, slot, message, sizeof(message)) : 0;
     if (rc)
         caller_explain(caller, "slot %u: %s", slot->slot, message);
     return rc;
@@ -122,13 +172,11 @@ void live_slot_remove(void *ctx, struct vm *vm, const struct memslot *slot)
     request.guest_slot_remove = &body;
     guest_get(guest);
     task_lock_exclusive(&guest->lock);
-    if (guest_call(guest, &request, NULL, 0, message, sizeof(message)))
-        guest_fail(guest, "its agent did not give up a memory slot");
-    for (struct guest_slot **at = &guest->slots; *at; at = &(*at)->next) {
-        if ((*at)->slot != slot->slot)
-            continue;
+    struct guest_slot **at = find_slot(guest, slot->slot);
+    if (*at) {
+        if (guest_call(guest, &request, NULL, 0, message, sizeof(message)))
+            guest_fail(guest, "its agent did not give up a memory slot");
         slot_free(at);
-        break;
     }
     task_unlock_exclusive(&guest->lock);
     guest_put(guest);

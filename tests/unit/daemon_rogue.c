@@ -58,6 +58,7 @@ struct plan {
     bool early;         /* touches page 3 before it attaches */
     bool blocking;      /* clears O_NONBLOCK, and touches page 3 then */
     int second;         /* what its agent answers to the second slot, after it has touched a page there */
+    bool slow;          /* its agent takes its time over slots, and ends at the removal of one that it does not have */
 };
 
 static int fault_events(uint64_t base, uint64_t bytes)
@@ -111,12 +112,25 @@ static void serve(int sock, const Fakehyp__Request *request, const struct plan *
         _exit(14);
 }
 
+static void count_slots(const Fakehyp__Request *request, unsigned *slots)
+{
+    if (request->body_case == FAKEHYP__REQUEST__BODY_GUEST_SLOT_ADD) {
+        *slots |= 1u << request->guest_slot_add->slot;
+        usleep(200000);
+    } else if (request->body_case == FAKEHYP__REQUEST__BODY_GUEST_SLOT_REMOVE) {
+        if (!(*slots & 1u << request->guest_slot_remove->slot))
+            _exit(17);
+        *slots &= ~(1u << request->guest_slot_remove->slot);
+    }
+}
+
 static _Noreturn void guest(int sock, const struct plan *plan)
 {
     static uint8_t buffer[CHAN_MAX_FRAME];
     struct chan_msg msg = {.data = buffer};
     Fakehyp__Request request = FAKEHYP__REQUEST__INIT;
     Fakehyp__GuestAttach body = FAKEHYP__GUEST_ATTACH__INIT;
+    unsigned slots = 0;
     const uint64_t bytes = 4 * SLOT_PAGES * PAGE;
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -139,6 +153,8 @@ static _Noreturn void guest(int sock, const struct plan *plan)
         Fakehyp__Request *asked = fakehyp__request__unpack(NULL, msg.len, msg.data);
         if (!asked)
             _exit(16);
+        if (plan->slow)
+            count_slots(asked, &slots);
         serve(sock, asked, plan, memory);
         /* Not earlier: the daemon makes it non-blocking when it begins to watch, which it does before it asks. */
         if (blocks && !fcntl(uffd, F_SETFL, 0))
@@ -158,7 +174,7 @@ struct vmm {
     pid_t guest;
 };
 
-static void send_region(const struct vmm *vmm, uint64_t id, uint32_t slot)
+static void send_region(const struct vmm *vmm, uint64_t id, uint32_t slot, uint64_t pages)
 {
     Fakehyp__Request request = FAKEHYP__REQUEST__INIT;
     Fakehyp__MemoryRegion body = FAKEHYP__MEMORY_REGION__INIT;
@@ -166,7 +182,7 @@ static void send_region(const struct vmm *vmm, uint64_t id, uint32_t slot)
     body.vm = vmm->vm;
     body.slot = slot;
     body.gpa = body.gmem_offset = slot * SLOT_PAGES * PAGE;
-    body.size = SLOT_PAGES * PAGE;
+    body.size = pages * PAGE;
     body.gmem = vmm->gmem;
     request.id = id;
     request.body_case = FAKEHYP__REQUEST__BODY_MEMORY_REGION;
@@ -174,13 +190,13 @@ static void send_region(const struct vmm *vmm, uint64_t id, uint32_t slot)
     assert_int_equal(raw_send(vmm->sock, &request, NULL, 0), 0);
 }
 
-static void send_run(const struct vmm *vmm, uint64_t id)
+static void send_run(const struct vmm *vmm, uint64_t id, int64_t timeout_ns)
 {
     Fakehyp__Request request = FAKEHYP__REQUEST__INIT;
     Fakehyp__VcpuRun body = FAKEHYP__VCPU_RUN__INIT;
 
     body.vm = vmm->vm;
-    body.timeout_ns = -1;
+    body.timeout_ns = timeout_ns;
     request.id = id;
     request.body_case = FAKEHYP__REQUEST__BODY_VCPU_RUN;
     request.vcpu_run = &body;
@@ -210,19 +226,25 @@ static void make_private(const struct vmm *vmm)
     assert_int_equal(raw_call(vmm->sock, &request, NULL, NULL), 0);
 }
 
-/* A VM whose memory is private, with slot 0, one vCPU and this guest. */
-static void begin(struct vmm *vmm, const struct plan *plan)
+/* A VM whose memory is private, with slot 0 and one vCPU. */
+static void make_vm(struct vmm *vmm)
 {
-    int fd, sock;
+    int fd;
 
     vmm->sock = raw_client(&rig, NULL);
     assert_int_equal(raw_vm_create(vmm->sock, &vmm->vm), 0);
     assert_int_equal(raw_gmem_create(vmm->sock, vmm->vm, 2 * SLOT_PAGES * PAGE, &vmm->gmem, &fd), 0);
     close(fd);
     make_private(vmm);
-    send_region(vmm, 1, 0);
+    send_region(vmm, 1, 0, SLOT_PAGES);
     raw_free(expect_reply(vmm, 1, 0));
     assert_int_equal(raw_vcpu_create(vmm->sock, vmm->vm, 0), 0);
+}
+
+static void start_guest(struct vmm *vmm, const struct plan *plan)
+{
+    int sock;
+
     assert_int_equal(raw_guest_prepare(vmm->sock, vmm->vm, &sock), 0);
     fflush(NULL);
     vmm->guest = fork();
@@ -230,6 +252,12 @@ static void begin(struct vmm *vmm, const struct plan *plan)
         guest(sock, plan);
     assert_true(vmm->guest > 0);
     close(sock);
+}
+
+static void begin(struct vmm *vmm, const struct plan *plan)
+{
+    make_vm(vmm);
+    start_guest(vmm, plan);
 }
 
 static void end(struct vmm *vmm)
@@ -254,7 +282,7 @@ static void test_guest_without_its_memory(void **state)
 
     for (unsigned i = 0; i < 5; i++) {
         begin(&vmm, &plan);
-        send_run(&vmm, 2);
+        send_run(&vmm, 2, -1);
         Fakehyp__Reply *reply = expect_reply(&vmm, 2, 0);
         assert_int_equal(reply->vcpu_exit->exit_reason, EXIT_SYSTEM_EVENT);
         raw_free(reply);
@@ -274,9 +302,9 @@ static void test_slot_refused_after_touch(void **state)
     struct vmm vmm;
 
     begin(&vmm, &plan);
-    send_run(&vmm, 2);
+    send_run(&vmm, 2, -1);
     usleep(100000);
-    send_region(&vmm, 3, 1);
+    send_region(&vmm, 3, 1, SLOT_PAGES);
     raw_free(expect_reply(&vmm, 3, -ENOMEM));
     /* There is no memory: the access is the VMM's to emulate. */
     Fakehyp__Reply *reply = expect_reply(&vmm, 2, 0);
@@ -289,6 +317,31 @@ static void test_slot_refused_after_touch(void **state)
     close(watcher);
 }
 
+/* A slot is deleted while the guest's agent maps it, or another: the guest has it no more, or never hears of it. */
+static void test_slot_deleted_during_attach(void **state)
+{
+    const struct plan plan = {.ipa_pages = 4 * SLOT_PAGES, .slow = true};
+    int watcher = raw_client(&rig, NULL);
+    char *before = raw_counts(watcher);
+    struct vmm vmm;
+
+    for (uint32_t slot = 0; slot < 2; slot++) {
+        make_vm(&vmm);
+        send_region(&vmm, 2, 1, SLOT_PAGES);
+        raw_free(expect_reply(&vmm, 2, 0));
+        start_guest(&vmm, &plan);
+        usleep(100000);
+        send_region(&vmm, 3, slot, 0);
+        raw_free(expect_reply(&vmm, 3, 0));
+        usleep(300000);
+        assert_int_equal(waitpid(vmm.guest, NULL, WNOHANG), 0);
+        end(&vmm);
+    }
+    raw_assert_counts(watcher, before);
+    free(before);
+    close(watcher);
+}
+
 /* Nobody hears of this guest's faults any more: it ends, and its VMM is told. */
 static void test_deaf_userfaultfd(void **state)
 {
@@ -296,7 +349,7 @@ static void test_deaf_userfaultfd(void **state)
     struct vmm vmm;
 
     begin(&vmm, &plan);
-    send_run(&vmm, 2);
+    send_run(&vmm, 2, -1);
     Fakehyp__Reply *reply = expect_reply(&vmm, 2, 0);
     assert_int_equal(reply->vcpu_exit->exit_reason, EXIT_SYSTEM_EVENT);
     raw_free(reply);
@@ -308,6 +361,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_guest_without_its_memory),
         cmocka_unit_test(test_slot_refused_after_touch),
+        cmocka_unit_test(test_slot_deleted_during_attach),
         cmocka_unit_test(test_deaf_userfaultfd),
     };
 
