@@ -39,11 +39,13 @@ static void run_task(void *arg)
     struct vm_handle *vm = run->vm;
 
     run->rc = wait_attached(vm, &run->caller);
+    /* A guest that did not come is no exit: who asks later may have started another. */
+    bool begun = run->rc == 0;
     /* EL1's vm_destroy() waits for us, so the VM is there until vcpu_run() has returned. */
-    if (run->rc == 0)
+    if (begun)
         run->rc = vcpu_run(vm_vcpu(vm->vm, run->index), &run->record, &run->caller);
     run->running = false;
-    run->done = true;
+    run->done = begun || run->attended;
     sched_wake_all(&run->ended);
     vm_handle_put(vm);
 }

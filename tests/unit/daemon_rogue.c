@@ -342,6 +342,38 @@ static void test_slot_deleted_during_attach(void **state)
     close(watcher);
 }
 
+/* A run that waited for a guest that did not come says nothing of the guest that comes after it. */
+static void test_run_before_another_guest(void **state)
+{
+    const struct plan plan = {.ipa_pages = 4 * SLOT_PAGES};
+    struct vmm vmm;
+    int sock;
+
+    make_vm(&vmm);
+    assert_int_equal(raw_guest_prepare(vmm.sock, vmm.vm, &sock), 0);
+    send_run(&vmm, 2, 10000000);
+    raw_free(expect_reply(&vmm, 2, -ETIMEDOUT));
+    /* While somebody waits he is told. */
+    send_run(&vmm, 3, -1);
+    usleep(50000);
+    close(sock);
+    raw_free(expect_reply(&vmm, 3, -ENOENT));
+    assert_int_equal(raw_guest_prepare(vmm.sock, vmm.vm, &sock), 0);
+    send_run(&vmm, 4, 10000000);
+    raw_free(expect_reply(&vmm, 4, -ETIMEDOUT));
+    close(sock);
+    usleep(50000);
+    start_guest(&vmm, &plan);
+    send_run(&vmm, 5, 50000000);
+    raw_free(expect_reply(&vmm, 5, -ETIMEDOUT));
+    kill(vmm.guest, SIGKILL);
+    send_run(&vmm, 6, -1);
+    Fakehyp__Reply *reply = expect_reply(&vmm, 6, 0);
+    assert_int_equal(reply->vcpu_exit->exit_reason, EXIT_SYSTEM_EVENT);
+    raw_free(reply);
+    end(&vmm);
+}
+
 /* Nobody hears of this guest's faults any more: it ends, and its VMM is told. */
 static void test_deaf_userfaultfd(void **state)
 {
@@ -362,6 +394,7 @@ int main(void)
         cmocka_unit_test(test_guest_without_its_memory),
         cmocka_unit_test(test_slot_refused_after_touch),
         cmocka_unit_test(test_slot_deleted_during_attach),
+        cmocka_unit_test(test_run_before_another_guest),
         cmocka_unit_test(test_deaf_userfaultfd),
     };
 
