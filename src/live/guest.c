@@ -306,8 +306,8 @@ void live_vcpu_hypercall(struct live_guest *guest, unsigned index, const uint64_
     }
     struct hyp_trap trap = {.esr = ESR_EC_HVC64 << ESR_EC_SHIFT};
     memcpy(trap.x, x, sizeof(trap.x));
-    /* A guest cannot feign its own death: only PSCI's first argument is its own. */
-    if (trap.x[0] == PSCI_SYSTEM_OFF)
+    /* A guest cannot feign its own death: only PSCI's first argument is its own.  EL2 looks at W0. */
+    if ((uint32_t)trap.x[0] == PSCI_SYSTEM_OFF)
         trap.x[2] = 0;
     machine_guest_trap(vcpu, &trap);
 }

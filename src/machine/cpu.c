@@ -143,7 +143,7 @@ static void record_call(struct machine *m, const struct mvcpu *mv, const struct 
                                            .vm = vm_id(vcpu_vm(mv->vcpu)),
                                            .offset = trap->x[1],
                                            .size = HYP_PAGE_SIZE,
-                                           .a0 = trap->x[0],
+                                           .a0 = (uint32_t)trap->x[0],
                                            .a1 = trap->x[1],
                                            .rc = x0});
 }

@@ -282,6 +282,22 @@ static void crashes(void **state)
     pvm_destroy(&v);
 }
 
+/* It says that it is dead, in the words that the daemon has for it, and with bits that are none of the function's. */
+static void feigns_death(void **state)
+{
+    static const uint64_t system_off[] = {0x84000008, UINT64_C(0x184000008)};
+    struct pvm v;
+
+    for (unsigned i = 0; i < 2; i++) {
+        pvm_create(&v, *state, &(struct pvm_config){.pages = 4});
+        puppet_give(P(v), PUPPET_CALL, system_off[i], SIGKILL, 0x64656164);
+        assert_int_equal(puppet_go(P(v)), PUPPET_ENDED);
+        assert_int_equal(P(v)->run->system_event.type, FAKEHYP_SYSTEM_EVENT_SHUTDOWN);
+        assert_int_equal(P(v)->run->system_event.data, SIGKILL);
+        pvm_destroy(&v);
+    }
+}
+
 static void outside_of_slots(void **state)
 {
     struct pvm v;
@@ -450,6 +466,7 @@ static const struct CMUnitTest tests[] = {
     live_test(lying_vmm),
     live_test(ends),
     live_test(crashes),
+    live_test(feigns_death),
     live_test(outside_of_slots),
     live_test(memslot_errors),
     live_test(punched),
