@@ -391,10 +391,8 @@ static void test_deaf_userfaultfd(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_guest_without_its_memory),
-        cmocka_unit_test(test_slot_refused_after_touch),
-        cmocka_unit_test(test_slot_deleted_during_attach),
-        cmocka_unit_test(test_run_before_another_guest),
+        cmocka_unit_test(test_guest_without_its_memory),   cmocka_unit_test(test_slot_refused_after_touch),
+        cmocka_unit_test(test_slot_deleted_during_attach), cmocka_unit_test(test_run_before_another_guest),
         cmocka_unit_test(test_deaf_userfaultfd),
     };
 
