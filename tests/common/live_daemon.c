@@ -15,7 +15,7 @@
 
 #define NOTIFY_FD 3
 #define READY_MS 10000
-#define STOP_MS 2000
+#define STOP_MS 10000
 
 extern char **environ;
 

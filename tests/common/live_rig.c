@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SETTLE_MS 2000
+#define SETTLE_MS 10000
 #define WATCHDOG_S 120
 
 #ifndef UFFD_USER_MODE_ONLY

