@@ -94,4 +94,12 @@ void sw_touch_job(void *job);   /* the VMM reads or writes one byte of `page`: a
         simworld_run(name, unilateral);                                                                                \
     }
 
+/* The same with options: SIMWORLD(name, .bare = true). */
+#define SIMWORLD(name, ...)                                                                                            \
+    static void test_##name(void **state)                                                                              \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        simworld_run_with(&(struct simworld_options){.body = name, __VA_ARGS__});                                      \
+    }
+
 #endif

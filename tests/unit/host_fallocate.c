@@ -334,21 +334,16 @@ static void convert_against_punch(struct simworld *w)
     gmem_unpin(pin);
 }
 
-#define WORLD(name, ...)                                                                                               \
-    static void test_##name(void **state)                                                                              \
-    {                                                                                                                  \
-        simworld_run_with(&(struct simworld_options){.body = name, __VA_ARGS__});                                      \
-    }
-WORLD(table, .no_vmm = true)
-WORLD(allocation, .no_vmm = true)
-WORLD(pinned, .no_vmm = true)
-WORLD(attributes_stay, .no_vmm = true)
-WORLD(guest_owned, .unilateral = false)
-WORLD(guest_shared, .unilateral = false)
-WORLD(fault_in_flight, .no_vmm = true)
-WORLD(fault_in_flight_then_private, .no_vmm = true)
-WORLD(fault_in_flight_then_unmapped, .no_vmm = true)
-WORLD(convert_against_punch, .no_vmm = true)
+SIMWORLD(table, .no_vmm = true)
+SIMWORLD(allocation, .no_vmm = true)
+SIMWORLD(pinned, .no_vmm = true)
+SIMWORLD(attributes_stay, .no_vmm = true)
+SIMWORLD(guest_owned, .unilateral = false)
+SIMWORLD(guest_shared, .unilateral = false)
+SIMWORLD(fault_in_flight, .no_vmm = true)
+SIMWORLD(fault_in_flight_then_private, .no_vmm = true)
+SIMWORLD(fault_in_flight_then_unmapped, .no_vmm = true)
+SIMWORLD(convert_against_punch, .no_vmm = true)
 
 int main(void)
 {

@@ -503,24 +503,19 @@ static void a_large_pin(struct simworld *w)
     assert_int_equal(job.rc, 0);
 }
 
-#define WORLD(name, ...)                                                                                               \
-    static void test_##name(void **state)                                                                              \
-    {                                                                                                                  \
-        simworld_run_with(&(struct simworld_options){.body = name, __VA_ARGS__});                                      \
-    }
-WORLD(creation_table, .bare = true)
-WORLD(every_file_has_its_own_number, .bare = true)
-WORLD(mapping_table, .bare = true)
-WORLD(binding_table, .bare = true)
-WORLD(bindings_race, .bare = true)
-WORLD(ranges_and_holes, .bare = false)
-WORLD(a_large_file, .bare = true)
-WORLD(pages_beyond_what_frames_name, .bare = true)
-WORLD(views_and_slots_hold_the_inode, .bare = true)
-WORLD(pins_outlive_the_inode, .bare = true)
-WORLD(pin_arguments, .no_vmm = true)
-WORLD(a_large_pin, .bare = true)
-WORLD(out_of_frames, .bare = true, .memory_bytes = UINT64_C(16) << 20)
+SIMWORLD(creation_table, .bare = true)
+SIMWORLD(every_file_has_its_own_number, .bare = true)
+SIMWORLD(mapping_table, .bare = true)
+SIMWORLD(binding_table, .bare = true)
+SIMWORLD(bindings_race, .bare = true)
+SIMWORLD(ranges_and_holes, .bare = false)
+SIMWORLD(a_large_file, .bare = true)
+SIMWORLD(pages_beyond_what_frames_name, .bare = true)
+SIMWORLD(views_and_slots_hold_the_inode, .bare = true)
+SIMWORLD(pins_outlive_the_inode, .bare = true)
+SIMWORLD(pin_arguments, .no_vmm = true)
+SIMWORLD(a_large_pin, .bare = true)
+SIMWORLD(out_of_frames, .bare = true, .memory_bytes = UINT64_C(16) << 20)
 
 int main(void)
 {

@@ -390,23 +390,18 @@ static void destroyed_at_the_second_attempt(struct simworld *w)
     w->vm = NULL;
 }
 
-#define WORLD(name, ...)                                                                                               \
-    static void test_##name(void **state)                                                                              \
-    {                                                                                                                  \
-        simworld_run_with(&(struct simworld_options){.body = name, __VA_ARGS__});                                      \
-    }
-WORLD(unknown_call, .bare = true)
-WORLD(after_a_panic, .bare = true)
-WORLD(refused_first_runs, .bare = true)
-WORLD(kernel_aborts, .unilateral = false)
-WORLD(drained_before_anybody_goes_on, .unilateral = false)
-WORLD(a_trap_during_a_conversion, .no_vmm = true)
-WORLD(a_stage_that_refuses, .no_vmm = true)
-WORLD(allocation_during_a_conversion, .no_vmm = true)
-WORLD(cancelled_run, .no_vmm = true, .nr_vcpus = 2)
-WORLD(one_answer, .unilateral = false)
-WORLD(a_count_does_not_wrap, .no_vmm = true)
-WORLD(destroyed_at_the_second_attempt, .nr_vcpus = 2)
+SIMWORLD(unknown_call, .bare = true)
+SIMWORLD(after_a_panic, .bare = true)
+SIMWORLD(refused_first_runs, .bare = true)
+SIMWORLD(kernel_aborts, .unilateral = false)
+SIMWORLD(drained_before_anybody_goes_on, .unilateral = false)
+SIMWORLD(a_trap_during_a_conversion, .no_vmm = true)
+SIMWORLD(a_stage_that_refuses, .no_vmm = true)
+SIMWORLD(allocation_during_a_conversion, .no_vmm = true)
+SIMWORLD(cancelled_run, .no_vmm = true, .nr_vcpus = 2)
+SIMWORLD(one_answer, .unilateral = false)
+SIMWORLD(a_count_does_not_wrap, .no_vmm = true)
+SIMWORLD(destroyed_at_the_second_attempt, .nr_vcpus = 2)
 
 int main(void)
 {

@@ -540,24 +540,19 @@ static void the_audit_waits_for_no_one(struct simworld *w)
     sw_audit(w);
 }
 
-#define WORLD(name, ...)                                                                                               \
-    static void test_##name(void **state)                                                                              \
-    {                                                                                                                  \
-        simworld_run_with(&(struct simworld_options){.body = name, __VA_ARGS__});                                      \
-    }
-WORLD(all_combinations, .unilateral = true)
-WORLD(refused_pages_between_holes, .unilateral = false)
-WORLD(walks, .unilateral = false)
-WORLD(a_drain_puts_right, .no_vmm = true)
-WORLD(entries_merge, .no_vmm = true)
-WORLD(the_queue_grows, .no_vmm = true)
-WORLD(the_queue_cannot_grow, .no_vmm = true)
-WORLD(all_of_the_host, .no_vmm = true)
-WORLD(a_file_goes_during_a_drain, .no_vmm = true)
-WORLD(a_vm_goes_during_a_drain, .bare = true)
-WORLD(nobody_returns_too_early, .no_vmm = true)
-WORLD(planted_damage, .unilateral = false)
-WORLD(the_audit_waits_for_no_one, .no_vmm = true)
+SIMWORLD(all_combinations, .unilateral = true)
+SIMWORLD(refused_pages_between_holes, .unilateral = false)
+SIMWORLD(walks, .unilateral = false)
+SIMWORLD(a_drain_puts_right, .no_vmm = true)
+SIMWORLD(entries_merge, .no_vmm = true)
+SIMWORLD(the_queue_grows, .no_vmm = true)
+SIMWORLD(the_queue_cannot_grow, .no_vmm = true)
+SIMWORLD(all_of_the_host, .no_vmm = true)
+SIMWORLD(a_file_goes_during_a_drain, .no_vmm = true)
+SIMWORLD(a_vm_goes_during_a_drain, .bare = true)
+SIMWORLD(nobody_returns_too_early, .no_vmm = true)
+SIMWORLD(planted_damage, .unilateral = false)
+SIMWORLD(the_audit_waits_for_no_one, .no_vmm = true)
 
 int main(void)
 {
