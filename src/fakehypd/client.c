@@ -12,6 +12,7 @@
 #include "src/fakehypd/dispatch.h"
 #include "src/fakehypd/guest.h"
 
+#define AGENT_LOST_MS 500
 #define CLEANUP_RETRY_MS 100
 #define EVENTS_MAX_QUEUED 256u
 #define DESTROY_TRIES 600u
@@ -34,19 +35,26 @@ static void on_agent_frame(void *owner, struct chan_msg *msg)
         client_die(client, "its agent sent what is no reply");
 }
 
+static void on_agent_lost(void *arg)
+{
+    struct client *client = arg;
+
+    client->agent_lost = NULL;
+    log_warning("client %llu (%s, pid %d) lives without its agent: pages that become private from now on give it zeros "
+                "instead of SIGBUS, until it connects anew",
+                (unsigned long long)client->id, client->program, client->pid);
+}
+
+/* A process that ends closes its sockets in any order: whether it just lost its signal its control socket tells. */
 static void on_agent_gone(void *owner, const char *reason)
 {
     struct client *client = owner;
 
-    /* Its control socket decides whether it is gone, or just lost its signal. */
-    log_line(
-        conn_hung_up(client->conn) ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARNING,
-        "client %llu (pid %d): its agent is gone: %s; pages that become private from now on give it zeros instead of "
-        "SIGBUS, until it connects anew",
-        (unsigned long long)client->id, client->pid, reason);
+    log_debug("client %llu: its agent is gone: %s", (unsigned long long)client->id, reason);
     peer_gone(&client->peer);
     conn_close(client->peer.conn);
     client->peer.conn = NULL;
+    client->agent_lost = alarm_new(&client->daemon->loop, AGENT_LOST_MS, on_agent_lost, client);
 }
 
 static const struct conn_ops agent_ops = {.frame = on_agent_frame, .gone = on_agent_gone};
@@ -244,6 +252,8 @@ void client_die(struct client *client, const char *reason)
     conn_close(client->conn);
     client->conn = NULL;
     watch_free(client->pid_watch);
+    alarm_free(client->agent_lost);
+    client->agent_lost = NULL;
     if (client->pidfd >= 0)
         close(client->pidfd);
     dispatch_cancel_all(client);

@@ -24,8 +24,9 @@ struct client {
     struct conn *conn;
     int pidfd;
     struct watch *pid_watch;
-    bool greeted; /* its first frame was a hello */
-    bool ready;   /* which was accepted */
+    struct alarm *agent_lost; /* its agent is gone: is it gone itself? */
+    bool greeted;             /* its first frame was a hello */
+    bool ready;               /* which was accepted */
     bool dying;
     struct req *reqs;
     unsigned nr_reqs;

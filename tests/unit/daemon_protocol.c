@@ -335,6 +335,23 @@ static void test_hang_up_behind_many_requests(void **state)
     close(watcher);
 }
 
+/* A client without its agent has lost its signal; one that closes both sockets has just ended. */
+static void test_lost_agent_is_told(void **state)
+{
+    int agent, sock = raw_client(&rig, &agent);
+
+    close(agent);
+    close(sock);
+    usleep(700000);
+    assert_false(rig_logged(&rig, "lives without its agent"));
+    sock = raw_client(&rig, &agent);
+    close(agent);
+    for (int i = 0; i < 500 && !rig_logged(&rig, "lives without its agent"); i++)
+        usleep(10000);
+    assert_true(rig_logged(&rig, "lives without its agent"));
+    close(sock);
+}
+
 static void test_half_open_clients_disturb_nobody(void **state)
 {
     int watcher = raw_client(&rig, NULL), silent[50];
@@ -380,6 +397,7 @@ int main(void)
         cmocka_unit_test(test_client_that_never_reads),
         cmocka_unit_test(test_many_requests_at_once),
         cmocka_unit_test(test_hang_up_behind_many_requests),
+        cmocka_unit_test(test_lost_agent_is_told),
         cmocka_unit_test(test_half_open_clients_disturb_nobody),
         cmocka_unit_test(test_capabilities_are_those_of_the_hello),
     };
