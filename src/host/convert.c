@@ -74,14 +74,16 @@ static int check_references(struct gmem *gmem, uint64_t start, uint64_t end, str
         else
             caller_explain(caller, "page at offset 0x%llx is in use: refcount %u, mapcount %u; retry",
                            (unsigned long long)busy->error_offset, f->refcount, f->mapcount);
-        host_trace(gmem->host, &(struct host_event){.kind = HOST_EV_busy,
-                                                    .vm = gmem->vm_id,
-                                                    .gmem = gmem->id,
-                                                    .offset = busy->error_offset,
-                                                    .size = HOST_PAGE_SIZE,
-                                                    .a0 = f->refcount,
-                                                    .a1 = f->mapcount,
-                                                    .pid = nr ? busy->holders[0].pid : 0});
+        struct host_event event = {.kind = HOST_EV_busy,
+                                   .vm = gmem->vm_id,
+                                   .gmem = gmem->id,
+                                   .offset = busy->error_offset,
+                                   .size = HOST_PAGE_SIZE,
+                                   .a0 = f->refcount,
+                                   .a1 = f->mapcount,
+                                   .pid = nr ? busy->holders[0].pid : 0};
+        snprintf(event.note, sizeof(event.note), "%.*s", (int)sizeof(event.note) - 1, nr ? busy->holders[0].what : "");
+        host_trace(gmem->host, &event);
         return -EAGAIN;
     }
     return 0;

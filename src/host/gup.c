@@ -116,14 +116,16 @@ int gmem_pin(struct gmem *gmem, uint64_t offset, uint64_t size, enum pin_kind ki
     if (rc) {
         pin_drop(pin);
     } else {
-        host_trace(host, &(struct host_event){.kind = HOST_EV_pin,
-                                              .vm = gmem->vm_id,
-                                              .gmem = gmem->id,
-                                              .offset = offset,
-                                              .size = size,
-                                              .a0 = kind,
-                                              .a1 = pin->id,
-                                              .pid = pin->pid});
+        struct host_event event = {.kind = HOST_EV_pin,
+                                   .vm = gmem->vm_id,
+                                   .gmem = gmem->id,
+                                   .offset = offset,
+                                   .size = size,
+                                   .a0 = kind,
+                                   .a1 = pin->id,
+                                   .pid = pin->pid};
+        snprintf(event.note, sizeof(event.note), "%s", pin->label);
+        host_trace(host, &event);
         *out = pin;
     }
     task_unlock_shared(&gmem->invalidate_lock);

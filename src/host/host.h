@@ -45,10 +45,10 @@ void caller_explain(struct caller *caller, const char *format, ...) __attribute_
     X(gmem_release, "a1 = pages freed")                                                                                \
     X(slot_set, "offset/size in the file, a0 = gpa, a1 = slot")                                                        \
     X(convert, "a0 = attributes, a1 = error_offset on EAGAIN")                                                         \
-    X(busy, "a page that stopped a conversion; a0 = refcount, a1 = mapcount")                                          \
+    X(busy, "a page that stopped a conversion; a0 = refcount, a1 = mapcount, note = the first holder")                 \
     X(punch, "hole punched, rc")                                                                                       \
     X(allocate, "fallocate without PUNCH_HOLE")                                                                        \
-    X(pin, "a0 = kind, a1 = pin id")                                                                                   \
+    X(pin, "a0 = kind, a1 = pin id, note = its label")                                                                 \
     X(unpin, "a1 = pin id")                                                                                            \
     X(fault, "host user fault; rc = 0 or the errno that becomes SIGBUS")                                               \
     X(guest_abort, "offset = gpa, a0 = is write, a1 = pfn when donated")                                               \

@@ -160,6 +160,16 @@ size_t trace_describe(const struct trace_entry *e, char *buf, size_t size)
     const char *res = result(ev, number, sizeof(number));
 
     switch (ev->kind) {
+    case HOST_EV_gmem_create:
+        put(&o, "guest_memfd of 0x%" PRIx64 " bytes, flags 0x%" PRIx64, ev->size, ev->a0);
+        break;
+    case HOST_EV_slot_set:
+        put(&o, "memslot %" PRIu64 ": [0x%" PRIx64 ", +0x%" PRIx64 ") at gpa 0x%" PRIx64 " by pid %u: %s", ev->a1,
+            ev->offset, ev->size, ev->a0, ev->pid, res);
+        break;
+    case HOST_EV_punch:
+        put(&o, "hole punched in [0x%" PRIx64 ", +0x%" PRIx64 ") by pid %u: %s", ev->offset, ev->size, ev->pid, res);
+        break;
     case HOST_EV_convert:
         put(&o, "convert [0x%" PRIx64 ", +0x%" PRIx64 ") to %s by pid %u: %s", ev->offset, ev->size,
             ev->a0 ? "private" : "shared", ev->pid, res);

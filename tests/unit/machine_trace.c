@@ -98,6 +98,18 @@ static void words(void **state)
              "guest stage-2 abort at gpa 0x5000 (write): EFAULT");
     describe(&(struct host_event){.kind = HOST_EV_guest_call, .a0 = UINT64_C(0xC6000003), .a1 = 0x1000, .rc = -3},
              "guest MEM_SHARE(0x1000) = -3");
+    describe(&(struct host_event){.kind = HOST_EV_gmem_create, .size = 0x4000, .a0 = 3},
+             "guest_memfd of 0x4000 bytes, flags 0x3");
+    describe(
+        &(struct host_event){
+            .kind = HOST_EV_slot_set, .offset = 0x1000, .size = 0x4000, .a0 = 0x80000, .a1 = 2, .rc = -17, .pid = 42},
+        "memslot 2: [0x1000, +0x4000) at gpa 0x80000 by pid 42: EEXIST");
+    describe(&(struct host_event){.kind = HOST_EV_punch, .offset = 0x1000, .size = 0x4000, .pid = 42},
+             "hole punched in [0x1000, +0x4000) by pid 42: ok");
+    describe(
+        &(struct host_event){
+            .kind = HOST_EV_busy, .offset = 0x3000, .size = 0x1000, .a0 = 1025, .pid = 42, .note = "virtio-blk"},
+        "page 0x3000 in use: refcount 1025, mapcount 0, first holder pid 42 (virtio-blk)");
     describe(&(struct host_event){.kind = HOST_EV_exit, .a0 = 39, .rc = -100000}, "exit a0=0x27: -100000");
 }
 
