@@ -189,6 +189,20 @@ static size_t hold(const struct live *live, int from, uint64_t first, uint64_t p
     return held;
 }
 
+/* What cannot be read is zero: the buffer has pages of other files. */
+static void copy_pages(struct live *live, int from, uint64_t first, uint64_t past)
+{
+    size_t bytes = (past - first) * PAGE;
+    ssize_t n = pread(from, live->copy, bytes, (off_t)(first * PAGE));
+
+    if (n == (ssize_t)bytes)
+        return;
+    live_log(live, 0, "copying pages [0x%llx, 0x%llx) of guest memory: %s", (unsigned long long)first,
+             (unsigned long long)past, n < 0 ? strerror(errno) : "too short");
+    n = n > 0 ? n : 0;
+    memset(live->copy + n, 0, bytes - (size_t)n);
+}
+
 /*
  * What a punch has left in [first, past) of `from` was part of a huge folio,
  * which cannot be split while we hold it: the kernel has zeroed that part in
@@ -231,8 +245,7 @@ static uint64_t move_step(struct live_file *f, int from, int to, uint64_t first,
     }
     past = first + pages;
     uint64_t copied = f->huge ? past : first + 1;
-    if (pread(from, live->copy, (copied - first) * PAGE, (off_t)(first * PAGE)) < 0)
-        live_log(live, 0, "copying pages of guest memory: %s", strerror(errno));
+    copy_pages(live, from, first, copied);
     fd_punch(live, from, first, copied);
     if (fd_data(from, first, copied, &start, &end)) {
         if (!f->huge)

@@ -29,6 +29,16 @@
 #define MADV_COLLAPSE 25
 #endif
 
+static bool pread_fails;
+
+ssize_t __real_pread(int fd, void *buf, size_t length, off_t offset);
+ssize_t __wrap_pread(int fd, void *buf, size_t length, off_t offset);
+ssize_t __wrap_pread(int fd, void *buf, size_t length, off_t offset)
+{
+    errno = EIO;
+    return pread_fails ? -1 : __real_pread(fd, buf, length, offset);
+}
+
 struct world {
     struct live *live;
     struct machine *machine;
@@ -536,6 +546,22 @@ static void partly_collapsed_view(struct world *w)
     check_filled(w);
 }
 
+/* What a step could not copy is lost, and must not be what an earlier one copied: that may be another VM's. */
+static void copy_fails(struct world *w)
+{
+    uint64_t found;
+
+    fill(w);
+    if (!collapse(w, 512))
+        return;
+    assert_int_equal(convert(w, 3, 1, true), 0);
+    pread_fails = true;
+    assert_int_equal(convert(w, 600, 1, true), 0);
+    pread_fails = false;
+    assert_int_equal(live_stage_ops.read(w->live, machine_file(w->gmem), false, 600 * PAGE, &found, sizeof(found)), 0);
+    assert_int_equal(found, 0);
+}
+
 static void collapsed_and_held(struct world *w)
 {
     struct live_audit counts;
@@ -635,19 +661,30 @@ TEST(agent_fails, 1024)
 TEST(collapsed_view, 1024)
 TEST(partly_collapsed_view, 1024)
 TEST(collapsed_and_held, 1024)
+TEST(copy_fails, 1024)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_small_range),          cmocka_unit_test(test_untouched_pages),
-        cmocka_unit_test(test_large_range),          cmocka_unit_test(test_punched),
-        cmocka_unit_test(test_held_by_a_pipe),       cmocka_unit_test(test_direct_map),
-        cmocka_unit_test(test_stray_page),           cmocka_unit_test(test_agent_fails),
-        cmocka_unit_test(test_stray_is_no_data),     cmocka_unit_test(test_fallocate_stops_where_memory_ends),
-        cmocka_unit_test(test_collapsed_view),       cmocka_unit_test(test_collapsed_and_held),
-        cmocka_unit_test(test_stray_allocation),     cmocka_unit_test(test_audit_counts_what_it_saw),
-        cmocka_unit_test(test_others_run),           cmocka_unit_test(test_partly_collapsed_view),
-        cmocka_unit_test(test_zeroed_page),          cmocka_unit_test(test_zeroed_under_way),
+        cmocka_unit_test(test_small_range),
+        cmocka_unit_test(test_untouched_pages),
+        cmocka_unit_test(test_large_range),
+        cmocka_unit_test(test_punched),
+        cmocka_unit_test(test_held_by_a_pipe),
+        cmocka_unit_test(test_direct_map),
+        cmocka_unit_test(test_stray_page),
+        cmocka_unit_test(test_agent_fails),
+        cmocka_unit_test(test_stray_is_no_data),
+        cmocka_unit_test(test_fallocate_stops_where_memory_ends),
+        cmocka_unit_test(test_collapsed_view),
+        cmocka_unit_test(test_collapsed_and_held),
+        cmocka_unit_test(test_copy_fails),
+        cmocka_unit_test(test_stray_allocation),
+        cmocka_unit_test(test_audit_counts_what_it_saw),
+        cmocka_unit_test(test_others_run),
+        cmocka_unit_test(test_partly_collapsed_view),
+        cmocka_unit_test(test_zeroed_page),
+        cmocka_unit_test(test_zeroed_under_way),
         cmocka_unit_test(test_zeroed_in_open_views),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
