@@ -110,13 +110,9 @@ static char ask_importer(int sock, uint8_t page, char *value)
     return answer[0];
 }
 
-static void second_process(void **state)
+/* socks[0] is the test's end. */
+static pid_t start_importer(int socks[2])
 {
-    struct file f;
-    int socks[2];
-    char value;
-
-    /* Before the connection is used: the importer is no child of a view. */
     assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks), 0);
     pid_t pid = fork();
     if (pid == 0) {
@@ -125,6 +121,17 @@ static void second_process(void **state)
         importer(socks[1]);
     }
     close(socks[1]);
+    return pid;
+}
+
+static void second_process(void **state)
+{
+    struct file f;
+    int socks[2];
+    char value;
+
+    /* Before the connection is used: the importer is no child of a view. */
+    pid_t pid = start_importer(socks);
     file_open(&f, state, 16 * PAGE);
     f.view[PAGE] = 'q';
     assert_true(rig_send_fd(socks[0], fakehyp_gmem_fd(f.gmem)));
@@ -178,14 +185,7 @@ static void stopped_vmm(void **state)
     int socks[2];
     char value;
 
-    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks), 0);
-    pid_t pid = fork();
-    if (pid == 0) {
-        rig_child();
-        close(socks[0]);
-        importer(socks[1]);
-    }
-    close(socks[1]);
+    pid_t pid = start_importer(socks);
     file_open(&f, state, 16 * PAGE);
     memset(f.view, 5, f.bytes);
     assert_true(rig_send_fd(socks[0], fakehyp_gmem_fd(f.gmem)));

@@ -19,35 +19,15 @@ static struct rig rig;
 
 static int set_up(void **state)
 {
-    rig_make_dir(&rig);
-    rig_start(&rig, NULL);
-    return 0;
+    return rig_set_up(&rig);
 }
 
 static int tear_down(void **state)
 {
-    int status = rig_stop(&rig);
-
-    if (status)
-        fprintf(stderr, "fakehypd ended with status %d\n", status);
-    rig_remove_dir(&rig);
-    return status;
+    return rig_tear_down(&rig);
 }
 
 /* ---- guests ------------------------------------------------------------------------------------------------- */
-
-static void send_run(int sock, uint64_t id, uint64_t vm, int64_t timeout_ns)
-{
-    Fakehyp__Request request = FAKEHYP__REQUEST__INIT;
-    Fakehyp__VcpuRun body = FAKEHYP__VCPU_RUN__INIT;
-
-    body.vm = vm;
-    body.timeout_ns = timeout_ns;
-    request.id = id;
-    request.body_case = FAKEHYP__REQUEST__BODY_VCPU_RUN;
-    request.vcpu_run = &body;
-    assert_int_equal(raw_send(sock, &request, NULL, 0), 0);
-}
 
 static void expect_reply(int sock, uint64_t id, int error)
 {
@@ -67,19 +47,19 @@ static void test_guest_that_does_not_come(void **state)
     assert_int_equal(raw_vm_create(sock, &vm), 0);
     assert_int_equal(raw_guest_prepare(sock, vm, &guest), -ENOENT); /* no vCPU */
     assert_int_equal(raw_vcpu_create(sock, vm, 0), 0);
-    send_run(sock, 1, vm, 0);
+    raw_send_run(sock, 1, vm, 0, 0);
     expect_reply(sock, 1, -ENOENT); /* no guest */
     assert_int_equal(raw_guest_prepare(sock, vm, &guest), 0);
     assert_int_equal(raw_guest_prepare(sock, vm, &again), -EBUSY);
     assert_int_equal(raw_vcpu_create(sock, vm, 1), -EBUSY);
 
     /* Prepared: a run waits for it, one at a time. */
-    send_run(sock, 2, vm, 300000000);
-    send_run(sock, 3, vm, 300000000);
+    raw_send_run(sock, 2, vm, 0, 300000000);
+    raw_send_run(sock, 3, vm, 0, 300000000);
     expect_reply(sock, 3, -EBUSY);
     expect_reply(sock, 2, -ETIMEDOUT);
 
-    send_run(sock, 4, vm, -1);
+    raw_send_run(sock, 4, vm, 0, -1);
     close(guest);
     expect_reply(sock, 4, -ENOENT);
     assert_int_equal(raw_guest_prepare(sock, vm, &guest), 0);
@@ -156,7 +136,7 @@ static _Noreturn void busy_client(int ready)
               raw_slot(sock, vm, gmem) == 0 && raw_pin(sock, gmem) == 0 && raw_vcpu_create(sock, vm, 0) == 0 &&
               raw_guest_prepare(sock, vm, &guest) == 0;
 
-    send_run(sock, 1, vm, -1);
+    raw_send_run(sock, 1, vm, 0, -1);
     if (ok && write(ready, "x", 1) == 1)
         pause();
     _exit(1);

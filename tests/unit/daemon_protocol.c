@@ -19,19 +19,12 @@ static struct rig rig;
 
 static int set_up(void **state)
 {
-    rig_make_dir(&rig);
-    rig_start(&rig, NULL);
-    return 0;
+    return rig_set_up(&rig);
 }
 
 static int tear_down(void **state)
 {
-    int status = rig_stop(&rig);
-
-    if (status)
-        fprintf(stderr, "fakehypd ended with status %d\n", status);
-    rig_remove_dir(&rig);
-    return status;
+    return rig_tear_down(&rig);
 }
 
 static void assert_alive(void)
@@ -288,19 +281,6 @@ static void test_many_requests_at_once(void **state)
     close(sock);
 }
 
-static void send_run(int sock, uint64_t vm, uint32_t index)
-{
-    Fakehyp__Request request = FAKEHYP__REQUEST__INIT;
-    Fakehyp__VcpuRun body = FAKEHYP__VCPU_RUN__INIT;
-
-    body.vm = vm;
-    body.index = index;
-    body.timeout_ns = -1;
-    request.body_case = FAKEHYP__REQUEST__BODY_VCPU_RUN;
-    request.vcpu_run = &body;
-    assert_int_equal(raw_send(sock, &request, NULL, 0), 0);
-}
-
 /* So many requests in flight that the daemon reads no more from this client, none of which will end by itself. */
 static void test_hang_up_behind_many_requests(void **state)
 {
@@ -316,7 +296,7 @@ static void test_hang_up_behind_many_requests(void **state)
             assert_int_equal(raw_vcpu_create(sock, vm, index), 0);
         assert_int_equal(raw_guest_prepare(sock, vm, &guests[i]), 0);
         for (uint32_t index = 0; index < 64; index++)
-            send_run(sock, vm, index);
+            raw_send_run(sock, 0, vm, index, -1);
     }
     /* A request each, and the run that it waits for. */
     json_int_t tasks = 0, wanted = 2 * 256;

@@ -90,6 +90,23 @@ int rig_stop(struct rig *rig)
     return rig_wait(rig->pid);
 }
 
+int rig_set_up(struct rig *rig)
+{
+    rig_make_dir(rig);
+    rig_start(rig, NULL);
+    return 0;
+}
+
+int rig_tear_down(struct rig *rig)
+{
+    int status = rig_stop(rig);
+
+    if (status)
+        fprintf(stderr, "fakehypd ended with status %d\n", status);
+    rig_remove_dir(rig);
+    return status;
+}
+
 bool rig_logged(const struct rig *rig, const char *text)
 {
     char line[2048];
@@ -313,4 +330,18 @@ void raw_assert_counts(int sock, const char *before)
     }
     assert_string_equal(now, before);
     free(now);
+}
+
+void raw_send_run(int sock, uint64_t id, uint64_t vm, uint32_t index, int64_t timeout_ns)
+{
+    Fakehyp__Request request = FAKEHYP__REQUEST__INIT;
+    Fakehyp__VcpuRun body = FAKEHYP__VCPU_RUN__INIT;
+
+    body.vm = vm;
+    body.index = index;
+    body.timeout_ns = timeout_ns;
+    request.id = id;
+    request.body_case = FAKEHYP__REQUEST__BODY_VCPU_RUN;
+    request.vcpu_run = &body;
+    assert_int_equal(raw_send(sock, &request, NULL, 0), 0);
 }

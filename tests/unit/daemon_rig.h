@@ -25,6 +25,10 @@ void rig_start(struct rig *rig, const char *extra);
 int rig_wait(pid_t pid);
 /* SIGTERM; the exit status. */
 int rig_stop(struct rig *rig);
+/* For a group that shares one daemon: a folder and the daemon in it, and their end.  0 or what cmocka takes for a
+ * failure. */
+int rig_set_up(struct rig *rig);
+int rig_tear_down(struct rig *rig);
 /* True when the log has the text. */
 bool rig_logged(const struct rig *rig, const char *text);
 
@@ -56,5 +60,7 @@ int raw_vm_create(int sock, uint64_t *vm);
 int raw_gmem_create(int sock, uint64_t vm, uint64_t size, uint64_t *gmem, int *fd);
 int raw_vcpu_create(int sock, uint64_t vm, uint32_t index);
 int raw_guest_prepare(int sock, uint64_t vm, int *guest);
+/* VcpuRun, whose reply comes when it comes. */
+void raw_send_run(int sock, uint64_t id, uint64_t vm, uint32_t index, int64_t timeout_ns);
 
 #endif

@@ -36,19 +36,12 @@ static struct rig rig;
 
 static int set_up(void **state)
 {
-    rig_make_dir(&rig);
-    rig_start(&rig, NULL);
-    return 0;
+    return rig_set_up(&rig);
 }
 
 static int tear_down(void **state)
 {
-    int status = rig_stop(&rig);
-
-    if (status)
-        fprintf(stderr, "fakehypd ended with status %d\n", status);
-    rig_remove_dir(&rig);
-    return status;
+    return rig_tear_down(&rig);
 }
 
 /* ---- the guest ---------------------------------------------------------------------------------------------- */
@@ -192,15 +185,7 @@ static void send_region(const struct vmm *vmm, uint64_t id, uint32_t slot, uint6
 
 static void send_run(const struct vmm *vmm, uint64_t id, int64_t timeout_ns)
 {
-    Fakehyp__Request request = FAKEHYP__REQUEST__INIT;
-    Fakehyp__VcpuRun body = FAKEHYP__VCPU_RUN__INIT;
-
-    body.vm = vmm->vm;
-    body.timeout_ns = timeout_ns;
-    request.id = id;
-    request.body_case = FAKEHYP__REQUEST__BODY_VCPU_RUN;
-    request.vcpu_run = &body;
-    assert_int_equal(raw_send(vmm->sock, &request, NULL, 0), 0);
+    raw_send_run(vmm->sock, id, vmm->vm, 0, timeout_ns);
 }
 
 static Fakehyp__Reply *expect_reply(const struct vmm *vmm, uint64_t id, int error)
