@@ -27,41 +27,49 @@ enum {
     OPT_MEMORY,
 };
 
-static const struct option longopts[] = {
-    {"socket", required_argument, NULL, OPT_SOCKET},
-    {"listen-fd", required_argument, NULL, OPT_LISTEN_FD},
-    {"foreground", no_argument, NULL, OPT_FOREGROUND},
-    {"daemon", no_argument, NULL, OPT_DAEMON},
-    {"notify-fd", required_argument, NULL, OPT_NOTIFY_FD},
-    {"terminate", no_argument, NULL, OPT_TERMINATE},
-    {"print-capabilities", no_argument, NULL, OPT_PRINT_CAPABILITIES},
-    {"log-level", required_argument, NULL, OPT_LOG_LEVEL},
-    {"log-file", required_argument, NULL, OPT_LOG_FILE},
-    {"trace", required_argument, NULL, OPT_TRACE},
-    {"memory", required_argument, NULL, OPT_MEMORY},
-    {"version", no_argument, NULL, 'V'},
-    {"help", no_argument, NULL, 'h'},
-    {NULL, 0, NULL, 0},
+/* The one list of them: --help, getopt_long(), the manual page and the shell's completion follow it. */
+static const struct option_info {
+    const char *name;
+    int val;          /* its letter, or an OPT_ */
+    const char *arg;  /* NULL: takes none */
+    const char *help; /* lines */
+} infos[] = {
+    {"socket", OPT_SOCKET, "PATH",
+     "listen here; @NAME is an abstract socket\n(default: $XDG_RUNTIME_DIR/fakehypd.sock, else "
+     "/tmp/fakehypd-UID.sock)"},
+    {"listen-fd", OPT_LISTEN_FD, "N", "listen on this inherited SOCK_SEQPACKET socket"},
+    {"foreground", OPT_FOREGROUND, NULL, "stay in the foreground (default)"},
+    {"daemon", OPT_DAEMON, NULL, "go into the background once ready"},
+    {"notify-fd", OPT_NOTIFY_FD, "N", "write a newline to this descriptor when ready"},
+    {"terminate", OPT_TERMINATE, NULL, "end with the last client, or after 10 s without any"},
+    {"memory", OPT_MEMORY, "SIZE", "emulated RAM, suffix K, M, G or T (default 256G)"},
+    {"log-level", OPT_LOG_LEVEL, "LEVEL", "error, warning, info (default) or debug"},
+    {"log-file", OPT_LOG_FILE, "FILE", "append the log to FILE instead of standard error"},
+    {"trace", OPT_TRACE, "FILE", "write every event to FILE as a line of JSON"},
+    {"print-capabilities", OPT_PRINT_CAPABILITIES, NULL, "print what this daemon can do as JSON, and exit"},
+    {"version", 'V', NULL, "print the version, and exit"},
+    {"help", 'h', NULL, "print this help, and exit"},
 };
+#define NR_OPTIONS (sizeof(infos) / sizeof(infos[0]))
+#define HELP_COLUMN 28
 
-static const char help[] =
-    "Usage: fakehypd [OPTION]...\n"
-    "The fakehyp daemon: keeps the memory of virtual machines private from real processes.\n"
-    "\n"
-    "      --socket PATH         listen here; @NAME is an abstract socket\n"
-    "                            (default: $XDG_RUNTIME_DIR/fakehypd.sock, else /tmp/fakehypd-UID.sock)\n"
-    "      --listen-fd N         listen on this inherited SOCK_SEQPACKET socket\n"
-    "      --foreground          stay in the foreground (default)\n"
-    "      --daemon              go into the background once ready\n"
-    "      --notify-fd N         write a newline to this descriptor when ready\n"
-    "      --terminate           end with the last client, or after 10 s without any\n"
-    "      --memory SIZE         emulated RAM, suffix K, M, G or T (default 256G)\n"
-    "      --log-level LEVEL     error, warning, info (default) or debug\n"
-    "      --log-file FILE       append the log to FILE instead of standard error\n"
-    "      --trace FILE          write every event to FILE as a line of JSON\n"
-    "      --print-capabilities  print what this daemon can do as JSON, and exit\n"
-    "  -V, --version             print the version, and exit\n"
-    "  -h, --help                print this help, and exit\n";
+static void print_help(FILE *out)
+{
+    fputs("Usage: fakehypd [OPTION]...\n"
+          "The fakehyp daemon: keeps the memory of virtual machines private from real processes.\n\n",
+          out);
+    for (size_t i = 0; i < NR_OPTIONS; i++) {
+        const struct option_info *info = &infos[i];
+        int used = info->val < OPT_SOCKET ? fprintf(out, "  -%c, ", info->val) : fprintf(out, "      ");
+        used += fprintf(out, "--%s%s%s", info->name, info->arg ? " " : "", info->arg ? info->arg : "");
+        for (const char *line = info->help; line;) {
+            size_t len = strcspn(line, "\n");
+            fprintf(out, "%*s%.*s\n", HELP_COLUMN - used, "", (int)len, line);
+            line = line[len] ? line + len + 1 : NULL;
+            used = 0;
+        }
+    }
+}
 
 static enum options_result bad(FILE *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static enum options_result bad(FILE *err, const char *format, ...)
@@ -196,7 +204,7 @@ static enum options_result take(int opt, struct options *options, FILE *out, FIL
         fprintf(out, "fakehypd %s\n", FAKEHYP_VERSION);
         return OPTIONS_DONE;
     case 'h':
-        fputs(help, out);
+        print_help(out);
         return OPTIONS_DONE;
     default:
         return OPTIONS_BAD;
@@ -254,9 +262,13 @@ static enum options_result unknown(char **argv, int opt, FILE *err)
 
 enum options_result options_parse(int argc, char **argv, struct options *options, FILE *out, FILE *err)
 {
+    struct option longopts[NR_OPTIONS + 1] = {0};
     enum options_result result = OPTIONS_RUN;
     int opt;
 
+    for (size_t i = 0; i < NR_OPTIONS; i++)
+        longopts[i] =
+            (struct option){infos[i].name, infos[i].arg ? required_argument : no_argument, NULL, infos[i].val};
     *options =
         (struct options){.listen_fd = -1, .notify_fd = -1, .log_level = LOG_LEVEL_INFO, .memory = DEFAULT_MEMORY};
     optind = 0; /* start afresh: this may be called again */
