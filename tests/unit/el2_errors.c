@@ -289,7 +289,7 @@ static void assert_not_supported(struct el2 *el2, unsigned cpu, uint64_t id)
 {
     uint64_t regs[8] = {id, 1, 2, 3, 4, 5, 6, 7};
 
-    assert_int_equal(hyp_host_hvc(el2->hyp, cpu, regs), HYP_NEXT_HOST);
+    assert_int_equal(el2_hvc(el2, cpu, regs), HYP_NEXT_HOST);
     assert_int_equal((int64_t)regs[0], SMCCC_RET_NOT_SUPPORTED);
     assert_int_equal(regs[1], 1);
 }
@@ -312,7 +312,7 @@ static void test_dispatch(void **state)
     assert_not_supported(f->el2, 0, UINT64_MAX);
     assert_not_supported(f->el2, 0, UINT64_C(0x84000008));
     assert_not_supported(f->el2, 4, HVC_HOST_BASE + HVC_reserve_vm);
-    assert_int_equal(hyp_host_hvc(f->el2->hyp, 0, regs), HYP_NEXT_HOST);
+    assert_int_equal(el2_hvc(f->el2, 0, regs), HYP_NEXT_HOST);
     for (unsigned i = 2; i < 8; i++)
         assert_int_equal(regs[i], i);
     assert_int_equal(EL2_CALL(f->el2, host_unshare_hyp, f->free_pfn), 0);

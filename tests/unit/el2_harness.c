@@ -125,16 +125,40 @@ void el2_check(struct el2 *el2)
     assert_int_equal(hyp_check(el2->hyp, report, el2), 0);
 }
 
+enum hyp_next el2_hvc(struct el2 *el2, unsigned cpu, uint64_t regs[8])
+{
+    enum hyp_next next = hyp_host_hvc(el2->hyp, cpu, regs);
+
+    if (el2->check)
+        el2_check(el2);
+    return next;
+}
+
+enum hyp_next el2_trap(struct el2 *el2, unsigned cpu, const struct hyp_trap *trap, uint64_t regs[8])
+{
+    enum hyp_next next = hyp_guest_trap(el2->hyp, cpu, trap, regs);
+
+    if (el2->check)
+        el2_check(el2);
+    return next;
+}
+
+enum hyp_abort el2_abort(struct el2 *el2, unsigned cpu, uint64_t phys, bool is_write)
+{
+    enum hyp_abort verdict = hyp_host_abort(el2->hyp, cpu, phys, is_write);
+
+    if (el2->check)
+        el2_check(el2);
+    return verdict;
+}
+
 int64_t el2_call(struct el2 *el2, unsigned cpu, enum hyp_host_call n, uint64_t a1, uint64_t a2, uint64_t a3,
                  uint64_t a4)
 {
     uint64_t regs[8] = {HVC_HOST_BASE + n, a1, a2, a3, a4};
-    enum hyp_next next = hyp_host_hvc(el2->hyp, cpu, regs);
 
-    assert_int_equal(next, HYP_NEXT_HOST);
+    assert_int_equal(el2_hvc(el2, cpu, regs), HYP_NEXT_HOST);
     assert_int_equal(regs[0], 0);
-    if (el2->check)
-        el2_check(el2);
     return (int64_t)regs[1];
 }
 
@@ -266,21 +290,19 @@ const struct hyp_guest_regs *el2_enter(struct el2 *el2, const struct el2_vm *vm,
 {
     uint64_t regs[8] = {HVC_HOST_BASE + HVC_vcpu_run, vm->host_vcpu[idx]};
 
-    assert_int_equal(hyp_host_hvc(el2->hyp, 0, regs), HYP_NEXT_GUEST);
-    el2_check(el2);
+    assert_int_equal(el2_hvc(el2, 0, regs), HYP_NEXT_GUEST);
     return hyp_guest_regs(el2->hyp, 0);
 }
 
 static enum hyp_next trap(struct el2 *el2, const struct hyp_trap *trap)
 {
     uint64_t regs[8] = {~0ull, ~0ull};
-    enum hyp_next next = hyp_guest_trap(el2->hyp, 0, trap, regs);
+    enum hyp_next next = el2_trap(el2, 0, trap, regs);
 
     if (next == HYP_NEXT_HOST) {
         assert_int_equal(regs[0], 0);
         assert_int_equal(regs[1], ARM_EXCEPTION_TRAP);
     }
-    el2_check(el2);
     return next;
 }
 

@@ -67,6 +67,11 @@ struct el2_options {
 struct el2 *el2_new(const struct el2_options *options);
 void el2_free(struct el2 *el2);
 
+/* The ways into EL2, as in hyp.h, each with all checks that are on. */
+enum hyp_next el2_hvc(struct el2 *el2, unsigned cpu, uint64_t regs[8]);
+enum hyp_next el2_trap(struct el2 *el2, unsigned cpu, const struct hyp_trap *trap, uint64_t regs[8]);
+enum hyp_abort el2_abort(struct el2 *el2, unsigned cpu, uint64_t phys, bool is_write);
+
 /* x1 of a dispatched call. */
 int64_t el2_call(struct el2 *el2, unsigned cpu, enum hyp_host_call n, uint64_t a1, uint64_t a2, uint64_t a3,
                  uint64_t a4);

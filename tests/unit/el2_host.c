@@ -32,25 +32,25 @@ static void test_largest_block_in_region(void **state)
     uint64_t pte, mmio = UINT64_C(5) << 18; /* a gap without end: 1 GiB blocks */
 
     /* Far from EL2's pool, inside one region. */
-    assert_int_equal(hyp_host_abort(el2->hyp, 0, ((EL2_BASE_PFN + 1024 + 7) << 12) + 5, true), HYP_ABORT_RETRY);
+    assert_int_equal(el2_abort(el2, 0, ((EL2_BASE_PFN + 1024 + 7) << 12) + 5, true), HYP_ABORT_RETRY);
     assert_int_equal(host_level(el2, EL2_BASE_PFN + 1024, &pte), 2);
     assert_int_equal(pte, s2_leaf((EL2_BASE_PFN + 1024) << 12, s2_host_memory_attr(), 2));
-    assert_int_equal(hyp_host_abort(el2->hyp, 0, (EL2_BASE_PFN + 1024) << 12, true), HYP_ABORT_RETRY);
+    assert_int_equal(el2_abort(el2, 0, (EL2_BASE_PFN + 1024) << 12, true), HYP_ABORT_RETRY);
     /* The last region begins in the middle of a block. */
-    assert_int_equal(hyp_host_abort(el2->hyp, 0, el2->high_pfn << 12, false), HYP_ABORT_RETRY);
+    assert_int_equal(el2_abort(el2, 0, el2->high_pfn << 12, false), HYP_ABORT_RETRY);
     assert_int_equal(host_level(el2, el2->high_pfn, &pte), 3);
     assert_int_equal(pte, s2_leaf(el2->high_pfn << 12, s2_host_memory_attr(), 3));
     /* MMIO and NOMAP memory. */
-    assert_int_equal(hyp_host_abort(el2->hyp, 0, el2->gap_pfn << 12, true), HYP_ABORT_RETRY);
+    assert_int_equal(el2_abort(el2, 0, el2->gap_pfn << 12, true), HYP_ABORT_RETRY);
     assert_int_equal(host_level(el2, el2->gap_pfn, &pte), 3);
     assert_int_equal(pte, s2_leaf(el2->gap_pfn << 12, s2_host_device_attr(), 3));
-    assert_int_equal(hyp_host_abort(el2->hyp, 0, el2->nomap_pfn << 12, true), HYP_ABORT_RETRY);
-    assert_int_equal(hyp_host_abort(el2->hyp, 0, mmio << 12, true), HYP_ABORT_RETRY);
+    assert_int_equal(el2_abort(el2, 0, el2->nomap_pfn << 12, true), HYP_ABORT_RETRY);
+    assert_int_equal(el2_abort(el2, 0, mmio << 12, true), HYP_ABORT_RETRY);
     assert_int_equal(host_level(el2, mmio, &pte), 1);
     assert_int_equal(pte, s2_leaf(mmio << 12, s2_host_device_attr(), 1));
     /* EL2's own memory, and beyond the physical address space. */
-    assert_int_equal(hyp_host_abort(el2->hyp, 0, EL2_BASE_PFN << 12, false), HYP_ABORT_INJECT);
-    assert_int_equal(hyp_host_abort(el2->hyp, 0, UINT64_C(1) << 36, false), HYP_ABORT_INJECT);
+    assert_int_equal(el2_abort(el2, 0, EL2_BASE_PFN << 12, false), HYP_ABORT_INJECT);
+    assert_int_equal(el2_abort(el2, 0, UINT64_C(1) << 36, false), HYP_ABORT_INJECT);
     assert_int_equal(el2->nr_tlbi, 0);
     el2_check(el2);
 }
@@ -60,7 +60,7 @@ static void test_donation_breaks_block(void **state)
     struct el2 *el2 = *state;
     uint64_t pfn = EL2_BASE_PFN + 1024 + 7, pte;
 
-    hyp_host_abort(el2->hyp, 0, pfn << 12, true);
+    el2_abort(el2, 0, pfn << 12, true);
     /* A shared page may sit inside a block. */
     assert_int_equal(EL2_CALL(el2, host_share_hyp, pfn), 0);
     assert_int_equal(host_level(el2, pfn, &pte), 2);
@@ -75,7 +75,7 @@ static void test_donation_breaks_block(void **state)
     assert_int_equal(pte, 0);
     el2_check(el2);
     /* Refaulted as a page: the table is there to stay. */
-    hyp_host_abort(el2->hyp, 0, (pfn + 1) << 12, true);
+    el2_abort(el2, 0, (pfn + 1) << 12, true);
     host_level(el2, pfn + 1, &pte);
     assert_int_equal(pte, s2_leaf((pfn + 1) << 12, s2_host_memory_attr(), 3));
     el2->nr_tlbi = 0;
@@ -91,7 +91,7 @@ static void test_no_block_beyond_region(void **state)
     uint64_t pte;
 
     assert_int_equal(el2->nomap_pfn % 512, 0);
-    assert_int_equal(hyp_host_abort(el2->hyp, 0, el2->nomap_pfn << 12, true), HYP_ABORT_RETRY);
+    assert_int_equal(el2_abort(el2, 0, el2->nomap_pfn << 12, true), HYP_ABORT_RETRY);
     assert_int_equal(host_level(el2, el2->nomap_pfn, &pte), 3);
     assert_int_equal(pte, s2_leaf(el2->nomap_pfn << 12, s2_host_memory_attr(), 3));
     host_level(el2, el2->gap_pfn, &pte);
@@ -116,7 +116,7 @@ static void test_mmio_gives_way(void **state)
     assert_int_equal(pte, 0);
     el2_check(el2);
     /* And comes back on demand. */
-    assert_int_equal(hyp_host_abort(el2->hyp, 0, mmio, true), HYP_ABORT_RETRY);
+    assert_int_equal(el2_abort(el2, 0, mmio, true), HYP_ABORT_RETRY);
     host_level(el2, mmio >> 12, &pte);
     assert_true(s2_pte_valid(pte));
     el2_check(el2);
@@ -132,7 +132,7 @@ static void test_mmio_for_mmio(void **state)
     assert_int_equal(s2_map(&el2->hyp->host, mmio, HYP_PAGE_SIZE, mmio, s2_host_device_attr(), true, NULL), 0);
     pool->fresh_end = pool->fresh;
     pool->free = (struct hyp_memcache){0};
-    assert_int_equal(hyp_host_abort(el2->hyp, 0, el2->gap_pfn << 12, true), HYP_ABORT_RETRY);
+    assert_int_equal(el2_abort(el2, 0, el2->gap_pfn << 12, true), HYP_ABORT_RETRY);
     assert_int_equal(host_level(el2, el2->gap_pfn, &pte), 3);
     assert_int_equal(pte, s2_leaf(el2->gap_pfn << 12, s2_host_device_attr(), 3));
     host_level(el2, mmio >> 12, &pte);
@@ -225,10 +225,11 @@ static void test_pool_is_enough(void **state)
 {
     struct el2 *el2 = *state;
 
+    el2->check = false; /* once, at the end */
     for (uint64_t pfn = EL2_BASE_PFN + el2->pool_nr; pfn < EL2_BASE_PFN + el2->nr_frames; pfn++) {
         if (hyp_is_allowed_memory(el2->hyp, pfn)) {
             assert_int_equal(pkvm_host_donate_hyp(el2->hyp, pfn, 1), 0);
-            hyp_host_abort(el2->hyp, 0, pfn << 30 & ((UINT64_C(1) << 36) - 1), true);
+            el2_abort(el2, 0, pfn << 30 & ((UINT64_C(1) << 36) - 1), true);
         }
     }
     el2_check(el2);

@@ -117,7 +117,7 @@ static void test_whole_life(void **state)
     assert_int_equal(info.owner, HYP_OWNER_GUEST);
     assert_int_equal(info.handle, f->vm.handle);
     assert_int_equal(info.gfn, GFN);
-    assert_int_equal(hyp_host_abort(f->el2->hyp, 0, pfn << 12, false), HYP_ABORT_INJECT);
+    assert_int_equal(el2_abort(f->el2, 0, pfn << 12, false), HYP_ABORT_INJECT);
 
     /* Shared: the host gets in; the exit tells it, but cannot change the answer. */
     enter(f);
@@ -126,7 +126,7 @@ static void test_whole_life(void **state)
     assert_exit(f, ESR_EC_HVC64, SMCCC_MEM_SHARE, IPA);
     assert_true(el2_flushed(f->el2, 0, pfn << 12));
     el2_assert_page(f->el2, pfn, PKVM_PAGE_SHARED_BORROWED, PKVM_PAGE_NOPAGE, 0, 0);
-    assert_int_equal(hyp_host_abort(f->el2->hyp, 0, pfn << 12, true), HYP_ABORT_RETRY);
+    assert_int_equal(el2_abort(f->el2, 0, pfn << 12, true), HYP_ABORT_RETRY);
     assert_int_equal(hyp_frame_info(f->el2->hyp, pfn, &info), 0);
     assert_int_equal(info.owner, HYP_OWNER_GUEST);
     assert_int_equal(info.handle, 0);
@@ -372,7 +372,7 @@ static int64_t poison_fault(struct fixture *f, uint64_t ec, uint64_t fsc, uint64
     uint64_t regs[8];
 
     enter(f);
-    assert_int_equal(hyp_guest_trap(f->el2->hyp, 0, &trap, regs), HYP_NEXT_HOST);
+    assert_int_equal(el2_trap(f->el2, 0, &trap, regs), HYP_NEXT_HOST);
     return EL2_CALL(f->el2, vcpu_in_poison_fault);
 }
 
@@ -392,7 +392,7 @@ static void test_poison(void **state)
     assert_true(el2_flushed(f->el2, vttbr.vmid, IPA));
     assert_true(el2_flushed(f->el2, 0, pfn << 12));
     el2_assert_page(f->el2, pfn, PKVM_PAGE_OWNED, PKVM_PAGE_NOPAGE, 0, 0);
-    assert_int_equal(hyp_host_abort(f->el2->hyp, 0, pfn << 12, true), HYP_ABORT_RETRY);
+    assert_int_equal(el2_abort(f->el2, 0, pfn << 12, true), HYP_ABORT_RETRY);
 
     enter(f);
     assert_int_equal(el2_guest_abort(f->el2, IPA, false), HYP_NEXT_HOST);
@@ -465,7 +465,7 @@ static void test_loading(void **state)
     assert_null(hyp_guest_regs(el2->hyp, 0));
     /* A trap without a vcpu. */
     uint64_t regs[8] = {0};
-    assert_int_equal(hyp_guest_trap(el2->hyp, 0, &(struct hyp_trap){0}, regs), HYP_NEXT_HOST);
+    assert_int_equal(el2_trap(el2, 0, &(struct hyp_trap){0}, regs), HYP_NEXT_HOST);
     assert_int_equal((int64_t)regs[1], -HYP_EINVAL);
 }
 

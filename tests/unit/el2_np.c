@@ -68,7 +68,7 @@ static void test_one_page_in_two_guests(void **state)
     assert_int_equal(share(f, 1, pfn, GFN, 1, HYP_PROT_RWX), 0);
     assert_host_shares(f, pfn, 3);
     assert_int_equal(EL2_CALL(f->el2, host_share_hyp, pfn), -HYP_EPERM);
-    assert_int_equal(hyp_host_abort(f->el2->hyp, 0, pfn << 12, true), HYP_ABORT_RETRY);
+    assert_int_equal(el2_abort(f->el2, 0, pfn << 12, true), HYP_ABORT_RETRY);
     f->el2->nr_tlbi = 0;
     assert_int_equal(unshare(f, 0, GFN, 1), 0);
     assert_true(el2_flushed(f->el2, 1, GFN << 12));

@@ -123,7 +123,7 @@ static void test_donation(void **state)
     /* Two pages go to tables first; the target lies elsewhere, in a block of its own. */
     f->pfn = el2_frames(f->el2, 512, 512) + 7;
     assert_int_equal(hyp_refill_memcache(f->el2->hyp, vm_of(f)->vcpus[0]), 0);
-    assert_int_equal(hyp_host_abort(f->el2->hyp, 0, f->pfn << 12, true), HYP_ABORT_RETRY);
+    assert_int_equal(el2_abort(f->el2, 0, f->pfn << 12, true), HYP_ABORT_RETRY);
     watch(f, in_donation);
     donate(f);
     assert_seen(f, 2);
