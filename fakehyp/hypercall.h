@@ -46,8 +46,12 @@ enum hyp_errno {
 
 #define HVC_HOST_BASE UINT64_C(0xC6000000)
 
-/* n, name, number of arguments (x1..). vcpu_run and below belong to pKVM proper: refused before prot_finalize but for
- * prot_finalize itself */
+/*
+ * n, name, number of arguments (x1..).  The kernel has three kinds: below
+ * prot_finalize the calls that set EL2 up, of which there is none here, so that
+ * these numbers are refused at all times; up to HVC_PKVM_ONLY those that any
+ * EL2 has; from there on pKVM's own, refused before prot_finalize.
+ */
 #define HYP_HOST_CALL_MAP(X)                                                                                           \
     X(7, prot_finalize, 0)                                                                                             \
     X(9, vcpu_run, 1)                                                                                                  \
@@ -72,6 +76,8 @@ enum hyp_errno {
     X(51, vcpu_load, 3)                                                                                                \
     X(52, vcpu_put, 0)                                                                                                 \
     X(53, tlb_flush_vmid, 1)
+
+#define HVC_PKVM_ONLY 33
 
 enum hyp_host_call {
 #define X(n, name, nargs) HVC_##name = n,
@@ -156,9 +162,9 @@ struct kvm_host_vcpu {
     uint64_t hpfar;
     /*
      * W0 (the function id) and x1..x3 of an HVC exit.  For a call that EL2 leaves to the host the host
-     * answers in x[0] before it runs the vcpu again.  For a consent-mode
-     * MEM_UNSHARE x[0] = 0 means consent, anything else refusal.  After a
-     * MEM_SHARE that EL2 has carried out, the exit only informs.
+     * answers in x[0] before it runs the vcpu again; a call with more results has them in x[1..3], which
+     * otherwise stay as the guest had them.  For a consent-mode MEM_UNSHARE x[0] = 0 means consent, anything
+     * else refusal.  After a MEM_SHARE that EL2 has carried out, the exit only informs.
      */
     uint64_t x[4];
 };

@@ -219,7 +219,7 @@ enum hyp_next hyp_host_hvc(struct hyp *hyp, unsigned cpu, uint64_t regs[8])
     int nargs = nr_args(n);
     int64_t ret;
 
-    if (cpu >= hyp->nr_cpus || nargs < 0 || (!hyp->finalized && n != HVC_prot_finalize)) {
+    if (cpu >= hyp->nr_cpus || nargs < 0 || (!hyp->finalized && n >= HVC_PKVM_ONLY)) {
         regs[0] = (uint64_t)SMCCC_RET_NOT_SUPPORTED;
         return HYP_NEXT_HOST;
     }

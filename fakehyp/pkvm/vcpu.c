@@ -41,16 +41,18 @@ void hyp_vcpu_answer(struct hyp_vcpu *vcpu, int64_t result)
 /* The guest's call that made it exit is completed with what the host says now. */
 static void complete_call(struct hyp *hyp, struct hyp_vcpu *vcpu)
 {
-    uint64_t reply = HYP_READ_ONCE(hyp_host_vcpu(hyp, vcpu)->x[0]);
+    const struct kvm_host_vcpu *host = hyp_host_vcpu(hyp, vcpu);
     uint64_t ipa = vcpu->regs.x[1];
 
     switch (vcpu->pending) {
     case VCPU_PENDING_FORWARDED:
-        vcpu->regs.x[0] = reply;
+        /* A call has up to four results. */
+        for (unsigned i = 0; i < 4; i++)
+            vcpu->regs.x[i] = HYP_READ_ONCE(host->x[i]);
         break;
     case VCPU_PENDING_CONSENT:
         /* The checks run again: the host had the CPU in between. */
-        if (reply == 0 && pkvm_guest_unshare_host(hyp, vcpu->vm, ipa >> HYP_PAGE_SHIFT) == 0)
+        if (HYP_READ_ONCE(host->x[0]) == 0 && pkvm_guest_unshare_host(hyp, vcpu->vm, ipa >> HYP_PAGE_SHIFT) == 0)
             hyp_vcpu_answer(vcpu, SMCCC_RET_SUCCESS);
         else
             hyp_vcpu_answer(vcpu, SMCCC_RET_INVALID_PARAMETER);

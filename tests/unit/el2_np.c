@@ -185,6 +185,30 @@ static void test_calls_go_to_the_host(void **state)
     }
 }
 
+/* The results of a call are x0..x3: KVM answers the UID call, for one, with four words. */
+static void test_host_answers_with_four_registers(void **state)
+{
+    struct fixture *f = *state;
+    struct kvm_host_vcpu *host = el2_host_vcpu(f->el2, &f->vm[0], 0);
+    const struct hyp_guest_regs *regs;
+
+    EL2_CALL(f->el2, vcpu_load, f->vm[0].handle, 0);
+    el2_enter(f->el2, &f->vm[0], 0);
+    assert_int_equal(el2_guest_hvc(f->el2, SMCCC_VENDOR_HYP_UID, 1, 2, 3), HYP_NEXT_HOST);
+    for (unsigned i = 0; i < 4; i++)
+        host->x[i] = 100 + i;
+    regs = el2_enter(f->el2, &f->vm[0], 0);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(regs->x[i], 100 + i);
+    /* A host that writes x0 alone leaves the others to the guest. */
+    assert_int_equal(el2_guest_hvc(f->el2, PSCI_SYSTEM_OFF, 5, 6, 7), HYP_NEXT_HOST);
+    host->x[0] = 42;
+    regs = el2_enter(f->el2, &f->vm[0], 0);
+    assert_int_equal(regs->x[0], 42);
+    for (unsigned i = 1; i < 4; i++)
+        assert_int_equal(regs->x[i], 4 + i);
+}
+
 static void test_teardown(void **state)
 {
     struct fixture *f = *state;
@@ -215,6 +239,7 @@ int main(void)
         TEST(test_too_few_tables),
         TEST(test_attributes),
         TEST(test_calls_go_to_the_host),
+        TEST(test_host_answers_with_four_registers),
         TEST(test_teardown),
     };
 
