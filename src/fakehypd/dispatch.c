@@ -47,12 +47,15 @@ static const struct handler *handler_of(const Fakehyp__Request *request)
 void req_reply(struct req *req, Fakehyp__Reply *reply, const int *fds, unsigned nr_fds)
 {
     struct client *client = req->client;
+    const char *panic = machine_panicked(client->daemon->machine);
 
     if (client->dying)
         return;
     reply->id = req->request->id;
     if (reply->error == -EMFILE && !req->caller.message[0])
         caller_explain(&req->caller, "fakehypd has no file descriptor left: raise its limit (ulimit -n)");
+    if (reply->error == -EIO && panic)
+        caller_explain(&req->caller, "%s: the emulated machine stands still, start fakehypd anew", panic);
     if (reply->error && !reply->message[0])
         reply->message = req->caller.message;
     int rc = conn_send_reply(client->conn, reply, fds, nr_fds);

@@ -50,6 +50,7 @@ static void plat_panic(void *ctx, const char *what)
     struct machine *m = ctx;
     m->panicked = true;
     snprintf(m->panic_text, sizeof(m->panic_text), "EL2 panic: %s", what);
+    machine_log(m, 0, "%s; the machine stands still from now on", m->panic_text);
     longjmp(m->panic_jump, 1);
 }
 
@@ -99,7 +100,6 @@ static int enter_el2(struct machine *m, unsigned cpu, const struct hyp_trap *tra
     volatile int rc = 0;
     task_lock_exclusive(&m->el2_lock);
     if (m->panicked || setjmp(m->panic_jump)) {
-        machine_log(m, 0, "%s", m->panic_text);
         rc = -EIO;
     } else {
         *next = trap ? hyp_guest_trap(m->hyp, cpu, trap, regs) : hyp_host_hvc(m->hyp, cpu, regs);
