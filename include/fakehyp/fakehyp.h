@@ -126,14 +126,15 @@ int fakehyp_query(struct fakehyp *fh, const char *what, struct fakehyp_gmem *gme
 
 struct fakehyp_query_args {
     const char *what;
-    uint64_t vm;     /* with by_gpa: whose gpa; "trace": whose events, unless any */
-    uint64_t gmem;   /* "page" without by_gpa: id of the guest_memfd */
+    uint64_t vm;   /* with by_gpa: whose gpa; "trace": whose events, unless any; "ptdump": whose table, 0: the host's */
+    uint64_t gmem; /* "page" without by_gpa: id of the guest_memfd */
     uint64_t offset; /* "page" without by_gpa: in that file */
-    uint64_t gpa;    /* "page" with by_gpa */
+    uint64_t gpa;    /* "page" with by_gpa; "ptdump": where to begin */
     uint64_t since;  /* "trace": the first sequence number wanted */
-    uint32_t limit;  /* "trace": the most events wanted; 0: all that the daemon keeps */
+    uint32_t limit;  /* the most "trace" events (0: all that are kept) or "ptdump" runs (0: as many as fit) wanted */
     bool by_gpa;     /* "page": named by (vm, gpa), not by (gmem, offset) */
     bool any;        /* "trace": events of every VM */
+    bool state;      /* "ptdump": page states, output addresses and annotations, which end a run, too */
 };
 /* fakehyp_query() for objects that this process has no handle of: they are named by their ids.  Same errors. */
 int fakehyp_query_raw(struct fakehyp *fh, const struct fakehyp_query_args *args, char **json);

@@ -21,6 +21,7 @@ int fakehyp_query_raw(struct fakehyp *fh, const struct fakehyp_query_args *args,
     body.since = args->since;
     body.limit = args->limit;
     body.any = args->any;
+    body.state = args->state;
     request.body_case = FAKEHYP__REQUEST__BODY_QUERY;
     request.query = &body;
     int rc = fh_call(fh, &options, &request, &answer);

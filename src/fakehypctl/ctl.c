@@ -34,6 +34,15 @@ const struct ctl_command ctl_commands[] = {
         .run = ctl_page,
     },
     {
+        .name = "ptdump",
+        .summary = "a VM's or the host's stage-2 table, as the kernel's debugfs prints one",
+        .synopsis = "(--vm ID | --host) [--state] [--json] [--socket PATH]",
+        .details = "--json prints one JSON object a line, one for each run of entries.\n"
+                   "Exit status: 0, or 2 usage, no daemon, no such VM or one that has not run yet.\n",
+        .options = CTL_OPT_BIT(CTL_OPT_VM) | CTL_OPT_BIT(CTL_OPT_HOST) | CTL_OPT_BIT(CTL_OPT_STATE),
+        .run = ctl_ptdump,
+    },
+    {
         .name = "audit",
         .summary = "ask the kernel whether each page is where the model says",
         .synopsis = "[--json] [--socket PATH]",

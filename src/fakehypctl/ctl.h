@@ -40,6 +40,7 @@ enum ctl_exit ctl_run(int argc, char **argv, struct ctl_io *io);
 enum ctl_exit ctl_doctor(const struct ctl_args *args, struct ctl_io *io);
 enum ctl_exit ctl_status(const struct ctl_args *args, struct ctl_io *io);
 enum ctl_exit ctl_page(const struct ctl_args *args, struct ctl_io *io);
+enum ctl_exit ctl_ptdump(const struct ctl_args *args, struct ctl_io *io);
 enum ctl_exit ctl_audit(const struct ctl_args *args, struct ctl_io *io);
 enum ctl_exit ctl_trace(const struct ctl_args *args, struct ctl_io *io);
 

@@ -38,6 +38,8 @@ static const struct option_info infos[CTL_NR_OPTS] = {
     [CTL_OPT_SINCE] = {"since", 'n', KIND_NUMBER, "SEQ", "begin with the event of this number", MAX_NUMBER},
     [CTL_OPT_LIMIT] = {"limit", 'l', KIND_NUMBER, "N", "print N events at most", UINT32_MAX},
     [CTL_OPT_FOLLOW] = {"follow", 'f', KIND_FLAG, NULL, "go on with new events as they come", 0},
+    [CTL_OPT_HOST] = {"host", 'H', KIND_FLAG, NULL, "the host's table", 0},
+    [CTL_OPT_STATE] = {"state", 't', KIND_FLAG, NULL, "page states, output addresses and annotations too", 0},
 };
 
 /* Values of the long forms: out of the way of the letters. */

@@ -26,6 +26,8 @@ enum ctl_opt {
     CTL_OPT_SINCE,
     CTL_OPT_LIMIT,
     CTL_OPT_FOLLOW,
+    CTL_OPT_HOST,
+    CTL_OPT_STATE,
     CTL_NR_OPTS,
 };
 

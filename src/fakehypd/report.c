@@ -13,7 +13,7 @@ const char *const report_capabilities[] = {
     "stage:live",      "hyp:pkvm",          "unshare:consent", "unshare:unilateral",
     "policy:upstream", "convert:in-place",  "punch",           "pin",
     "guest:process",   "query:status",      "query:page",      "query:audit",
-    "query:trace",     "query:kernel-load",
+    "query:trace",     "query:kernel-load", "query:ptdump",
 };
 const size_t report_nr_capabilities = sizeof(report_capabilities) / sizeof(report_capabilities[0]);
 
@@ -50,12 +50,15 @@ int report_query(struct daemon *daemon, const Fakehyp__Query *query, char **text
         answer = report_page(daemon, query, &rc, caller);
     } else if (!strcmp(query->what, "kernel-load")) {
         answer = report_kernel_load(daemon, query, &rc, caller);
+    } else if (!strcmp(query->what, "ptdump")) {
+        answer = report_ptdump(daemon, query, &rc, caller);
     } else if (!strcmp(query->what, "audit")) {
         answer = report_audit(daemon);
     } else if (!strcmp(query->what, "capabilities")) {
         answer = capabilities();
     } else {
-        caller_explain(caller, "unknown query: status, page, audit, trace, kernel-load and capabilities are known");
+        caller_explain(caller,
+                       "unknown query: status, page, ptdump, audit, trace, kernel-load and capabilities are known");
         return -EINVAL;
     }
     if (!answer)

@@ -24,6 +24,7 @@ json_t *report_audit(struct daemon *daemon);
 /* NULL after setting *error. */
 json_t *report_page(struct daemon *daemon, const Fakehyp__Query *query, int *error, struct caller *caller);
 json_t *report_kernel_load(struct daemon *daemon, const Fakehyp__Query *query, int *error, struct caller *caller);
+json_t *report_ptdump(struct daemon *daemon, const Fakehyp__Query *query, int *error, struct caller *caller);
 int report_trace(struct daemon *daemon, const Fakehyp__Query *query, char **text);
 
 /* What several reports need. */

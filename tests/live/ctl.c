@@ -209,6 +209,65 @@ static void page(void **state)
     pvm_destroy(&v);
 }
 
+/* The guest's table after each thing that changes it, in the kernel's words, and the host's with its states. */
+static void ptdump(void **state)
+{
+    static const char head[] = "---[ Guest IPA ]---\n";
+    static const char tail[] = "0x0000000000004000-0x0000000000200000        2032K 3\n"
+                               "0x0000000000200000-0x0000000040000000        1022M 2\n"
+                               "0x0000000040000000-0x0000010000000000        1023G 1\n";
+    static struct output o;
+    struct fakehyp_pin *pin;
+    char table[64], host[64], json[64], text[1024];
+    struct pvm v;
+
+    open_vm(&v, state, &pin);
+    must(fakehyp_unpin(pin));
+    snprintf(table, sizeof(table), "ptdump --vm %llu", (unsigned long long)fakehyp_vm_id(v.vm));
+    snprintf(host, sizeof(host), "ptdump --host --state");
+    expect(&o, table, 0);
+    snprintf(text, sizeof(text), "%s%s%s", head,
+             "0x0000000000000000-0x0000000000001000           4K 3   R W px ux  AF    \n"
+             "0x0000000000001000-0x0000000000003000           8K 3\n"
+             "0x0000000000003000-0x0000000000004000           4K 3   R W px ux  AF    \n",
+             tail);
+    assert_string_equal(o.out, text);
+    strcat(table, " --state");
+    expect(&o, table, 0);
+    says(&o, "0x0000000000000000-0x0000000000001000           4K 3   R W px ux  AF     OWNED pa 0x");
+    says(&o, "0x0000000000001000-0x0000000000003000           8K 3                     NOPAGE\n");
+    says(&o, "0x0000000000003000-0x0000000000004000           4K 3   R W px ux  AF     SHARED_OWNED pa 0x");
+    expect(&o, host, 0);
+    says(&o, " NOPAGE donation to guest 0x1000 gfn 0x0\n");
+    says(&o, " SHARED_BORROWED pa 0x");
+    says(&o, " NOPAGE donation to hypervisor\n");
+    assert_null(strstr(o.out, "gfn 0x3"));
+
+    assert_int_equal(puppet_unshare(&v.puppet[0], SHARED_PAGE * PAGE), 0);
+    expect(&o, host, 0);
+    says(&o, " NOPAGE donation to guest 0x1000 gfn 0x3\n");
+    assert_null(strstr(o.out, "SHARED_BORROWED"));
+    /* A conversion is EL1's: what the guest shared anew, stage 2 leaves to the host whatever the attribute says. */
+    assert_int_equal(puppet_share(&v.puppet[0], SHARED_PAGE * PAGE), 0);
+    must(pvm_convert(&v, SHARED_PAGE, 1, FAKEHYP_PRIVATE));
+    expect(&o, host, 0);
+    says(&o, " SHARED_BORROWED pa 0x");
+    must(pvm_convert(&v, SHARED_PAGE, 1, FAKEHYP_SHARED));
+
+    snprintf(json, sizeof(json), "ptdump --json --vm %llu", (unsigned long long)fakehyp_vm_id(v.vm));
+    expect(&o, json, 0);
+    json_t *run = json_loads(o.out, JSON_DISABLE_EOF_CHECK, NULL);
+    assert_int_equal(number(run, "end"), PAGE);
+    assert_int_equal(number(run, "level"), 3);
+    assert_true(json_is_true(json_object_get(run, "valid")));
+    json_decref(run);
+    ctl(&o, "ptdump --vm 99999");
+    assert_int_equal(o.status, 2);
+    assert_non_null(strstr(o.err, "there is no VM 99999"));
+    rig_audit(v.fh);
+    pvm_destroy(&v);
+}
+
 static void audit(void **state)
 {
     static struct output o;
@@ -369,10 +428,15 @@ static void help(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    live_test(status), live_test(page),
-    live_test(audit),  live_test(audit_finds_a_stray_page),
-    live_test(trace),  live_test(trace_ends_with_its_reader),
-    live_test(doctor), live_test(no_daemon),
+    live_test(status),
+    live_test(page),
+    live_test(ptdump),
+    live_test(audit),
+    live_test(audit_finds_a_stray_page),
+    live_test(trace),
+    live_test(trace_ends_with_its_reader),
+    live_test(doctor),
+    live_test(no_daemon),
     live_test(help),
 };
 

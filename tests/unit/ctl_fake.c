@@ -44,6 +44,7 @@ static void note_query(struct ctl_fake *fake, const Fakehyp__Query *q)
     fake->query.limit = q->limit;
     fake->query.by_gpa = q->by_gpa;
     fake->query.any = q->any;
+    fake->query.state = q->state;
     fake->nr_queries++;
 }
 

@@ -30,7 +30,7 @@ struct ctl_fake {
         char what[16];
         uint64_t vm, gmem, offset, gpa, since;
         uint32_t limit;
-        bool by_gpa, any;
+        bool by_gpa, any, state;
     } query;
 };
 
