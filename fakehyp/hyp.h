@@ -60,7 +60,9 @@ struct hyp_config {
     struct hyp_page *vmemmap; /* zeroed; indexed by pfn - vmemmap_base_pfn; owned by the caller, outlives hyp */
     uint64_t vmemmap_base_pfn, vmemmap_nr;
     uint64_t pool_pfn, pool_nr; /* carve-out inside memory: EL2's own, at boot (host stage-2 tables) */
-    unsigned nr_cpus;           /* at most HYP_MAX_CPUS */
+    /* EL2's code, inside memory and outside the pool: EL2 owns it, the host may read it.  text_nr 0: not modelled. */
+    uint64_t text_pfn, text_nr;
+    unsigned nr_cpus; /* at most HYP_MAX_CPUS */
 };
 
 #define HYP_MAX_REGIONS 16

@@ -180,6 +180,13 @@ static void check_host_page(struct check *check, uint64_t pfn, uint64_t pte)
     bool donated = s2_annotation_type(pte) == S2_TYPE_DONATION;
     bool hyp_owned = hyp_hyp_state(check->hyp, pfn) == PKVM_PAGE_OWNED;
 
+    if (hyp_is_text(check->hyp, pfn)) {
+        expect(check, pte == s2_leaf(hyp_pfn_to_phys(pfn), s2_host_text_attr(), S2_LAST_LEVEL),
+               "I3: EL2's code is not readable and no more", "pfn", pfn);
+        expect(check, hyp_owned && hyp_host_state(check->hyp, pfn) == PKVM_PAGE_NOPAGE, "I4: EL2's code is not EL2's",
+               "pfn", pfn);
+        return;
+    }
     expect(check, pte == 0 || s2_pte_valid(pte) || donated, "I3: invalid host leaf of another type", "pfn", pfn);
     expect(check, !s2_pte_valid(pte) || pte == s2_leaf(hyp_pfn_to_phys(pfn), s2_host_memory_attr(), S2_LAST_LEVEL),
            "I12: host page is not an identity RWX leaf", "pfn", pfn);

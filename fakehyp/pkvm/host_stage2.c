@@ -98,7 +98,7 @@ enum hyp_abort hyp_host_abort(struct hyp *hyp, unsigned cpu, uint64_t phys, bool
     struct s2_walk walk;
     int ret;
 
-    /* Every mapping of the host allows reads and writes: EL2's text is outside the modelled RAM. */
+    /* A write to EL2's code faults for ever, as in the kernel: its leaf is valid. */
     (void)cpu;
     (void)is_write;
     if (!s2_range_ok(&hyp->host, phys, 1))

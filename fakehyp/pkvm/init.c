@@ -64,11 +64,33 @@ static bool pool_ok(const struct hyp *hyp, const struct hyp_config *config)
     return config->pool_nr >= need && hyp_check_allowed_range(hyp, config->pool_pfn, config->pool_nr) == 0;
 }
 
+static bool text_ok(const struct hyp *hyp, const struct hyp_config *config)
+{
+    uint64_t pool_end = config->pool_pfn + config->pool_nr;
+
+    if (config->text_nr == 0)
+        return true;
+    if (hyp_check_allowed_range(hyp, config->text_pfn, config->text_nr) != 0)
+        return false;
+    return config->text_pfn >= pool_end || config->text_pfn + config->text_nr <= config->pool_pfn;
+}
+
 /* As a donation by the host, but for the TLB maintenance: nothing runs yet. */
 static void take_pool(struct hyp *hyp, uint64_t pfn, uint64_t nr)
 {
     int ret =
         s2_annotate(&hyp->host, hyp_pfn_to_phys(pfn), hyp_pfn_to_phys(nr), S2_TYPE_DONATION, s2_hyp_annotation(), NULL);
+
+    hyp_warn_on(hyp, ret < 0, "boot: pool too small in spite of its check");
+    hyp_set_hyp_state(hyp, pfn, nr, PKVM_PAGE_OWNED);
+    hyp_set_host_state(hyp, pfn, nr, PKVM_PAGE_NOPAGE);
+}
+
+/* Permissions that are not those of all memory: pages, lest a block speak for its neighbours. */
+static void take_text(struct hyp *hyp, uint64_t pfn, uint64_t nr)
+{
+    uint64_t phys = hyp_pfn_to_phys(pfn);
+    int ret = s2_map(&hyp->host, phys, hyp_pfn_to_phys(nr), phys, s2_host_text_attr(), true, NULL);
 
     hyp_warn_on(hyp, ret < 0, "boot: pool too small in spite of its check");
     hyp_set_hyp_state(hyp, pfn, nr, PKVM_PAGE_OWNED);
@@ -90,7 +112,9 @@ int hyp_init(struct hyp *hyp, const struct hyp_config *config)
     hyp->nr_memory = config->nr_memory;
     hyp->pa_bits = config->pa_bits;
     hyp->nr_cpus = config->nr_cpus;
-    if (!pool_ok(hyp, config))
+    hyp->text_pfn = config->text_pfn;
+    hyp->text_nr = config->text_nr;
+    if (!pool_ok(hyp, config) || !text_ok(hyp, config))
         return -HYP_EINVAL;
 
     nr_pgd = hyp_s2_pgd_pages(config->pa_bits);
@@ -101,5 +125,7 @@ int hyp_init(struct hyp *hyp, const struct hyp_config *config)
     hyp->host_pool.fresh = pgd + nr_pgd * HYP_PAGE_SIZE;
     hyp->host_pool.fresh_end = hyp_pfn_to_phys(config->pool_pfn + config->pool_nr);
     take_pool(hyp, config->pool_pfn, config->pool_nr);
+    if (config->text_nr)
+        take_text(hyp, config->text_pfn, config->text_nr);
     return 0;
 }

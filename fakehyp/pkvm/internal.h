@@ -73,6 +73,7 @@ struct hyp {
     unsigned nr_memory;
     unsigned pa_bits;
     unsigned nr_cpus;
+    uint64_t text_pfn, text_nr;
     bool finalized; /* prot_finalize was called: pKVM's own calls are open */
     struct hyp_pool host_pool;
     struct s2_pgtable host;
@@ -119,6 +120,12 @@ int hyp_check_host_state(const struct hyp *hyp, uint64_t pfn, uint64_t nr, enum 
 int hyp_check_hyp_state(const struct hyp *hyp, uint64_t pfn, uint64_t nr, enum hyp_page_state state);
 void hyp_set_host_state(struct hyp *hyp, uint64_t pfn, uint64_t nr, enum hyp_page_state state);
 void hyp_set_hyp_state(struct hyp *hyp, uint64_t pfn, uint64_t nr, enum hyp_page_state state);
+
+/* EL2's code: the one thing that is not the host's and yet mapped in its stage 2. */
+static inline bool hyp_is_text(const struct hyp *hyp, uint64_t pfn)
+{
+    return pfn >= hyp->text_pfn && pfn - hyp->text_pfn < hyp->text_nr;
+}
 
 /* host_stage2.c: the host's identity map.  These cannot fail once the checks have passed. */
 void hyp_host_annotate(struct hyp *hyp, uint64_t pfn, uint64_t nr, uint64_t annotation);

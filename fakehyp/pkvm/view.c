@@ -59,7 +59,7 @@ int hyp_frame_info(const struct hyp *hyp, uint64_t pfn, struct hyp_frame_info *o
     if (out->host == PKVM_PAGE_SHARED_BORROWED)
         out->owner = HYP_OWNER_GUEST;
     if (out->host == PKVM_PAGE_NOPAGE)
-        out->owner = s2_annotation_owner(out->host_pte);
+        out->owner = hyp_is_text(hyp, pfn) ? HYP_OWNER_HYP : s2_annotation_owner(out->host_pte);
     if (out->host == PKVM_PAGE_NOPAGE && out->owner == HYP_OWNER_GUEST) {
         out->handle = s2_annotation_handle(out->host_pte);
         out->gfn = s2_annotation_gfn(out->host_pte);

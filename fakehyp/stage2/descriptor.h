@@ -100,6 +100,12 @@ static inline uint64_t s2_host_memory_attr(void)
     return s2_leaf_attr(HYP_PROT_RWX, S2_MEMATTR_AS_S1, PKVM_PAGE_OWNED);
 }
 
+/* EL2's code, of which the host may know the bytes. */
+static inline uint64_t s2_host_text_attr(void)
+{
+    return s2_leaf_attr(HYP_PROT_R, S2_MEMATTR_AS_S1, PKVM_PAGE_OWNED);
+}
+
 static inline uint64_t s2_host_device_attr(void)
 {
     return s2_leaf_attr(HYP_PROT_R | HYP_PROT_W, S2_MEMATTR_DEVICE, PKVM_PAGE_OWNED);

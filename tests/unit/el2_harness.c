@@ -82,6 +82,10 @@ struct el2 *el2_new(const struct el2_options *options)
     memset(el2->ram, 0xa5, el2->nr_frames << 12);
     el2->pool_nr = hyp_host_pool_pages(el2->nr_frames);
     el2->next_pfn = EL2_BASE_PFN + el2->pool_nr;
+    if (options && options->text_nr) {
+        el2->text_pfn = el2->next_pfn;
+        el2->next_pfn += options->text_nr;
+    }
     el2->check = true;
     config = (struct hyp_config){
         .plat = {el2, phys_to_virt, zero_page, log_tlbi, count_yield, on_panic},
@@ -93,6 +97,8 @@ struct el2 *el2_new(const struct el2_options *options)
         .vmemmap_nr = el2->nr_frames,
         .pool_pfn = EL2_BASE_PFN,
         .pool_nr = el2->pool_nr,
+        .text_pfn = el2->text_pfn,
+        .text_nr = el2->next_pfn - EL2_BASE_PFN - el2->pool_nr,
         .nr_cpus = 4,
     };
     assert_int_equal(hyp_init(el2->hyp, &config), 0);

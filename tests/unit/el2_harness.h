@@ -39,6 +39,7 @@ struct el2 {
     struct hyp_memory_region memory[3];
     uint64_t nomap_pfn, gap_pfn, high_pfn; /* where the second region, the gap and the third region begin */
     uint64_t pool_nr;
+    uint64_t text_pfn; /* where EL2's code is; 0: nowhere */
     uint64_t next_pfn; /* first frame that el2_frame() has not given out */
     struct el2_tlbi tlbi[EL2_TLBI_LOG];
     unsigned nr_tlbi;
@@ -61,6 +62,7 @@ struct el2_vm {
 struct el2_options {
     uint64_t nr_frames; /* default 4096 */
     bool one_region;    /* all of it is memory */
+    uint64_t text_nr;   /* pages of EL2's code, after its pool */
 };
 
 /* Boots EL2 and opens pKVM's calls. */

@@ -179,6 +179,15 @@ static void test_boot_configurations(void **state)
     BAD(pool_pfn, EL2_BASE_PFN + 2048 - 1);
     BAD(pool_pfn, UINT64_MAX);
     BAD(pool_nr, 8);
+    /* EL2's code in its pool, in the midst of two regions, and nowhere. */
+    config = good;
+    config.text_pfn = good.pool_pfn + good.pool_nr - 1;
+    config.text_nr = 2;
+    assert_int_equal(hyp_init(hyp, &config), -HYP_EINVAL);
+    config.text_pfn = EL2_BASE_PFN + 2047;
+    assert_int_equal(hyp_init(hyp, &config), -HYP_EINVAL);
+    config.text_pfn = UINT64_MAX;
+    assert_int_equal(hyp_init(hyp, &config), -HYP_EINVAL);
     BAD(nr_cpus, 0);
     BAD(nr_cpus, HYP_MAX_CPUS + 1);
 #undef BAD

@@ -1,27 +1,42 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The 102 properties of pKVM's ownership selftest: one page, two adjacent IPAs
- * at half of the IPA space.  Each row is one call; the state of the page on all
- * sides is checked after each, so a failing call is also seen to change nothing.
+ * at half of the IPA space.  Each row is one call and one line of the report;
+ * the state of the page on all sides is checked after each, so a failing call is
+ * also seen to change nothing.  A property stands on those before it.
  */
 #include "tests/unit/el2_harness.h"
 
+#include <stdio.h>
+
+/* Names as in the kernel. */
+#define OP_MAP(X)                                                                                                      \
+    X(DONATE_HYP, "host_donate_hyp")                                                                                   \
+    X(HYP_DONATE_HOST, "hyp_donate_host")                                                                              \
+    X(SHARE_HYP, "host_share_hyp")                                                                                     \
+    X(UNSHARE_HYP, "host_unshare_hyp")                                                                                 \
+    X(SHARE_FFA, "host_share_ffa")                                                                                     \
+    X(UNSHARE_FFA, "host_unshare_ffa")                                                                                 \
+    X(PIN, "hyp_pin_shared_mem")                                                                                       \
+    X(UNPIN, "hyp_unpin_shared_mem")                                                                                   \
+    X(SHARE_GUEST, "host_share_guest")                                                                                 \
+    X(UNSHARE_GUEST, "host_unshare_guest")                                                                             \
+    X(DONATE_GUEST, "host_donate_guest")                                                                               \
+    X(GUEST_SHARE, "guest_share_host")                                                                                 \
+    X(GUEST_UNSHARE, "guest_unshare_host")                                                                             \
+    X(FORCE_RECLAIM, "host_force_reclaim_page_guest")                                                                  \
+    X(RECLAIM, "host_reclaim_page_guest")
+
 enum op {
-    DONATE_HYP,
-    HYP_DONATE_HOST,
-    SHARE_HYP,
-    UNSHARE_HYP,
-    SHARE_FFA,
-    UNSHARE_FFA,
-    PIN,
-    UNPIN,
-    SHARE_GUEST,
-    UNSHARE_GUEST,
-    DONATE_GUEST,
-    GUEST_SHARE,
-    GUEST_UNSHARE,
-    FORCE_RECLAIM,
-    RECLAIM,
+#define X(op, name) op,
+    OP_MAP(X)
+#undef X
+};
+
+static const char *const op_names[] = {
+#define X(op, name) name,
+    OP_MAP(X)
+#undef X
 };
 
 struct state {
@@ -168,28 +183,27 @@ struct fixture {
     uint64_t pfn, gfn;
 };
 
+static struct fixture fixture;
+
 /* One page of the VM, with the memcache filled and the page in state A. */
 static int set_up(void **state)
 {
-    static struct fixture f;
+    struct fixture *f = &fixture;
 
-    f = (struct fixture){.el2 = el2_new(NULL)};
-    el2_vm_new(f.el2, &f.vm, true, HYP_UNSHARE_CONSENT, 1);
-    f.hyp_vm = hyp_vm_find(f.el2->hyp, f.vm.handle);
-    el2_topup(f.el2, &f.vm, 0, 4);
-    assert_int_equal(hyp_refill_memcache(f.el2->hyp, f.hyp_vm->vcpus[0]), 0);
-    f.pfn = el2_frames(f.el2, 1, 1);
-    f.gfn = UINT64_C(1) << (EL2_IPA_BITS - 1 - HYP_PAGE_SHIFT);
-    assert_int_equal(pkvm_host_donate_hyp(f.el2->hyp, f.pfn, 1), 0);
-    *state = &f;
+    f->el2 = el2_new(NULL);
+    el2_vm_new(f->el2, &f->vm, true, HYP_UNSHARE_CONSENT, 1);
+    f->hyp_vm = hyp_vm_find(f->el2->hyp, f->vm.handle);
+    el2_topup(f->el2, &f->vm, 0, 4);
+    assert_int_equal(hyp_refill_memcache(f->el2->hyp, f->hyp_vm->vcpus[0]), 0);
+    f->pfn = el2_frames(f->el2, 1, 1);
+    f->gfn = UINT64_C(1) << (EL2_IPA_BITS - 1 - HYP_PAGE_SHIFT);
+    assert_int_equal(pkvm_host_donate_hyp(f->el2->hyp, f->pfn, 1), 0);
     return 0;
 }
 
 static int tear_down(void **state)
 {
-    struct fixture *f = *state;
-
-    el2_free(f->el2);
+    el2_free(fixture.el2);
     return 0;
 }
 
@@ -235,121 +249,69 @@ static int apply(struct fixture *f, enum op op, unsigned ipa)
     return -1;
 }
 
-static void assert_state(struct fixture *f, const struct row *row)
+static void assert_state(struct fixture *f, enum letter letter)
 {
-    const struct state *s = &states[row->after];
+    const struct state *s = &states[letter];
 
     el2_assert_page(f->el2, f->pfn, s->host, s->hyp, s->count, s->pins);
     for (unsigned i = 0; i < 2; i++) {
         enum hyp_page_state guest = el2_guest_state(f->el2, &f->vm, f->gfn + i);
 
         if (guest != s->guest[i])
-            fail_msg("property %d: g%u is %s", row->number, i, hyp_page_state_name(guest));
+            fail_msg("g%u is %s, not %s", i, hyp_page_state_name(guest), hyp_page_state_name(s->guest[i]));
     }
 }
 
-static void test_properties(void **state)
+static void test_property(void **state)
 {
-    struct fixture *f = *state;
+    const struct row *row = *state;
+    struct fixture *f = &fixture;
+    int ret = apply(f, row->op, row->ipa);
 
-    for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        const struct row *row = &rows[i];
-        int ret;
-
-        assert_int_equal(row->number, i + 1);
-        ret = apply(f, row->op, row->ipa);
-        if (ret != -row->errno_)
-            fail_msg("property %d: %d instead of %d", row->number, ret, -row->errno_);
-        assert_state(f, row);
-        /* The inner functions do not care for the kind of VM; the invariants do. */
-        f->hyp_vm->is_protected = states[row->after].count == 0;
-        el2_check(f->el2);
-    }
-    assert_int_equal(sizeof(rows) / sizeof(rows[0]), 102);
-}
-
-/* What upstream's unshare_ffa would allow: a page that EL2 or a guest borrows becomes OWNED. */
-static void test_unshare_ffa_tells_counterparts_apart(void **state)
-{
-    struct fixture *f = *state;
-
-    assert_int_equal(apply(f, HYP_DONATE_HOST, 0), 0);
-    assert_int_equal(apply(f, SHARE_HYP, 0), 0);
-    assert_int_equal(apply(f, UNSHARE_FFA, 0), -HYP_EPERM);
-    assert_int_equal(apply(f, UNSHARE_HYP, 0), 0);
-    assert_int_equal(apply(f, SHARE_GUEST, 0), 0);
-    assert_int_equal(apply(f, UNSHARE_FFA, 0), -HYP_EPERM);
-    assert_int_equal(apply(f, UNSHARE_GUEST, 0), 0);
+    if (ret != -row->errno_)
+        fail_msg("result %d instead of %d", ret, -row->errno_);
+    assert_state(f, row->after);
+    /* The inner functions do not care for the kind of VM; the invariants do. */
+    f->hyp_vm->is_protected = states[row->after].count == 0;
     el2_check(f->el2);
 }
 
-/* Page k of n is bad: nothing changes. */
-static void test_multi_page_donation(void **state)
+static const char *result_name(int errno_)
 {
-    struct fixture *f = *state;
-    struct hyp *hyp = f->el2->hyp;
-    uint64_t pfn = el2_frames(f->el2, 4, 1);
-
-    assert_int_equal(pkvm_host_share_hyp(hyp, pfn + 3), 0);
-    assert_int_equal(pkvm_host_donate_hyp(hyp, pfn, 4), -HYP_EPERM);
-    for (unsigned i = 0; i < 3; i++)
-        el2_assert_page(f->el2, pfn + i, OWN, NOP, 0, 0);
-    assert_int_equal(pkvm_host_unshare_hyp(hyp, pfn + 3), 0);
-    assert_int_equal(pkvm_host_share_ffa(hyp, pfn, 4), 0);
-    assert_int_equal(pkvm_host_unshare_ffa(hyp, pfn, 4), 0);
-    assert_int_equal(pkvm_host_donate_hyp(hyp, pfn, 4), 0);
-    for (unsigned i = 0; i < 4; i++)
-        el2_assert_page(f->el2, pfn + i, NOP, OWN, 0, 0);
-    /* A page in use by EL2 does not go back. */
-    hyp_page(hyp, pfn + 2)->refcount = 1;
-    assert_int_equal(pkvm_hyp_donate_host(hyp, pfn, 4), -HYP_EBUSY);
-    hyp_page(hyp, pfn + 2)->refcount = 0;
-    assert_int_equal(pkvm_hyp_donate_host(hyp, pfn, 4), 0);
-    el2_check(f->el2);
-
-    assert_int_equal(pkvm_host_donate_hyp(hyp, pfn, 0), -HYP_EINVAL);
-    assert_int_equal(pkvm_host_donate_hyp(hyp, UINT64_C(1) << 24, 1), -HYP_EINVAL);
-    assert_int_equal(pkvm_host_donate_hyp(hyp, pfn, UINT64_MAX), -HYP_EINVAL);
-    assert_int_equal(pkvm_host_donate_hyp(hyp, f->el2->nomap_pfn - 1, 2), -HYP_EINVAL);
-    assert_int_equal(pkvm_host_donate_hyp(hyp, f->el2->nomap_pfn, 1), -HYP_EPERM);
-    assert_int_equal(pkvm_host_donate_hyp(hyp, f->el2->gap_pfn, 1), -HYP_EPERM);
-}
-
-/* The host can pin without end, by way of init_vcpu: an error here, not a panic. */
-static void test_pin_count_saturates(void **state)
-{
-    struct fixture *f = *state;
-
-    assert_int_equal(apply(f, HYP_DONATE_HOST, 0), 0);
-    assert_int_equal(apply(f, SHARE_HYP, 0), 0);
-    hyp_page(f->el2->hyp, f->pfn)->refcount = UINT16_MAX;
-    assert_int_equal(apply(f, PIN, 0), -HYP_EBUSY);
-    apply(f, UNPIN, 0);
-    assert_int_equal(apply(f, PIN, 0), 0);
-}
-
-static void test_unpin_below_zero_panics(void **state)
-{
-    struct fixture *f = *state;
-    jmp_buf env;
-
-    f->el2->on_panic = &env;
-    if (setjmp(env) == 0) {
-        apply(f, UNPIN, 0);
-        fail();
+    switch (errno_) {
+#define X(name, value)                                                                                                 \
+    case value:                                                                                                        \
+        return "-" #name;
+        HYP_ERRNO_MAP(X)
+#undef X
     }
-    assert_non_null(f->el2->panic);
+    return "0";
 }
+
+#define NR_PROPERTIES (sizeof(rows) / sizeof(rows[0]))
+_Static_assert(NR_PROPERTIES == 102, "as many as upstream has");
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_properties, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_unshare_ffa_tells_counterparts_apart, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_multi_page_donation, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_pin_count_saturates, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_unpin_below_zero_panics, set_up, tear_down),
-    };
+    static char names[NR_PROPERTIES][200];
+    static struct CMUnitTest tests[NR_PROPERTIES];
 
-    return cmocka_run_group_tests_name("el2_selftest", tests, NULL, NULL);
+    for (unsigned i = 0; i < NR_PROPERTIES; i++) {
+        const struct row *row = &rows[i];
+        const struct state *s = &states[row->after];
+        bool by_ipa = row->op >= SHARE_GUEST && row->op != FORCE_RECLAIM;
+
+        if (row->number != (int)i + 1)
+            return 1;
+        snprintf(names[i], sizeof(names[i]), "property %d: %s%s = %s; host %s, hyp %s, g0 %s, g1 %s, count %u, pins %u",
+                 row->number, op_names[row->op],
+                 !by_ipa    ? ""
+                 : row->ipa ? " g1"
+                            : " g0",
+                 result_name(row->errno_), hyp_page_state_name(s->host), hyp_page_state_name(s->hyp),
+                 hyp_page_state_name(s->guest[0]), hyp_page_state_name(s->guest[1]), s->count, s->pins);
+        tests[i] =
+            (struct CMUnitTest){.name = names[i], .test_func = test_property, .initial_state = (void *)(uintptr_t)row};
+    }
+    return cmocka_run_group_tests_name("el2_selftest", tests, set_up, tear_down);
 }
