@@ -13,7 +13,7 @@ AC_DEFUN([FAKEHYP_WITH_SANITIZER], [
     AC_ARG_WITH([sanitizer],
         [AS_HELP_STRING([--with-sanitizer=LIST],
             [compile with -fsanitize=LIST, such as "address,undefined" or "thread"])],
-        [], [with_sanitizer=no])
+        [], [: ${with_sanitizer=no}])
     SANITIZER_CFLAGS=
     SANITIZER_LDFLAGS=
     NO_UNDEFINED=-Wl,--no-undefined

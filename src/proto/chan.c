@@ -47,8 +47,11 @@ static void take_control(struct msghdr *hdr, struct chan_msg *msg)
                 memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof(int), sizeof(int));
                 if (msg->nr_fds < CHAN_MAX_FDS)
                     msg->fds[msg->nr_fds++] = fd;
-                else
+                else {
+                    /* There is room for some more where the credentials are not: as if they had not fitted. */
+                    hdr->msg_flags |= MSG_CTRUNC;
                     close(fd);
+                }
             }
         } else if (cmsg->cmsg_type == SCM_CREDENTIALS) {
             struct ucred cred;

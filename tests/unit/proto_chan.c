@@ -177,6 +177,29 @@ static void as_many_as_fit(void **state)
     chan_msg_close_fds(&p->msg);
 }
 
+/* A peer that does not keep to it: not a frame with some of them. */
+static void more_than_fit(void **state)
+{
+    struct pair *p = *state;
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(sizeof(int) * (CHAN_MAX_FDS + 1))];
+    } control = {.space = {0}};
+    struct iovec iov = {"x", 1};
+    struct msghdr hdr = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof(control.space)};
+    struct cmsghdr *cmsg = CMSG_FIRSTHDR(&hdr);
+
+    cmsg->cmsg_level = SOL_SOCKET;
+    cmsg->cmsg_type = SCM_RIGHTS;
+    cmsg->cmsg_len = CMSG_LEN(sizeof(int) * (CHAN_MAX_FDS + 1));
+    for (unsigned i = 0; i <= CHAN_MAX_FDS; i++)
+        memcpy(CMSG_DATA(cmsg) + i * sizeof(int), &p->sock[0], sizeof(int));
+    assert_int_equal(sendmsg(p->sock[0], &hdr, 0), 1);
+    assert_int_equal(chan_recv(p->sock[1], &p->msg, 0), -EMSGSIZE);
+    assert_int_equal(p->msg.nr_fds, 0);
+}
+
 /* Without room for the descriptors the frame can still be read: its receiver can say which call it was. */
 static void no_room_for_descriptors(void **state)
 {
@@ -276,14 +299,9 @@ static void messages_that_are_too_long(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        chan_test(frames_keep_their_borders),
-        chan_test(longest_frame),
-        chan_test(ends),
-        chan_test(descriptors_in_their_order),
-        chan_test(as_many_as_fit),
-        chan_test(no_room_for_descriptors),
-        chan_test(who_sent_it),
-        chan_test(messages_arrive_as_they_were),
+        chan_test(frames_keep_their_borders),  chan_test(longest_frame),  chan_test(ends),
+        chan_test(descriptors_in_their_order), chan_test(as_many_as_fit), chan_test(more_than_fit),
+        chan_test(no_room_for_descriptors),    chan_test(who_sent_it),    chan_test(messages_arrive_as_they_were),
         chan_test(messages_that_are_too_long),
     };
 
