@@ -159,6 +159,11 @@ static int start(struct daemon *daemon)
         daemon->lonely = alarm_new(&daemon->loop, LONELY_MS, on_lonely, daemon);
         rc = daemon->lonely ? 0 : -ENOMEM;
     }
+    if (rc == 0)
+        rc = pidfile_write(&daemon->pidfile, daemon->options.pidfile);
+    /* Last: what only the start needs is not on the list. */
+    if (rc == 0)
+        rc = sandbox_enter(daemon->options.seccomp);
     return rc;
 }
 
@@ -227,11 +232,13 @@ static int run_daemon(struct daemon *daemon)
     }
     rc = start(daemon);
     if (rc) {
+        pidfile_remove(&daemon->pidfile);
         listener_close(daemon->listener);
         return rc == -EINVAL ? EXIT_USAGE : EXIT_FAILURE;
     }
     run(daemon, background);
     int status = finish(daemon);
+    pidfile_remove(&daemon->pidfile);
     log_close();
     return status;
 }

@@ -6,6 +6,7 @@
 #include "src/fakehypd/log.h"
 #include "src/fakehypd/loop.h"
 #include "src/fakehypd/options.h"
+#include "src/fakehypd/pidfile.h"
 #include "src/live/live.h"
 
 struct client;
@@ -30,6 +31,7 @@ struct daemon {
     struct live_io io;
     struct uffd_watch *uffd_watches;
     struct listener *listener;
+    struct pidfile pidfile;
     struct client *clients;
     uint64_t last_client;
     unsigned nr_ready; /* clients whose hello was accepted */

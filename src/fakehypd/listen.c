@@ -6,17 +6,16 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "src/fakehypd/client.h"
+#include "src/fakehypd/name_lock.h"
 
 #define ACCEPTS_PER_TURN 16
 #define NO_FD_PAUSE_MS 100
-#define LOCK_PATH_MAX 160
 
 struct listener {
     struct daemon *daemon;
@@ -28,53 +27,6 @@ struct listener {
     dev_t dev;
     ino_t ino;
 };
-
-/* ---- the lock ----------------------------------------------------------------------------------------------- */
-
-/* PATH.lock is held while the socket's name changes hands, and goes with the name. */
-static void lock_path(const char *path, char *out, size_t size)
-{
-    snprintf(out, size, "%s.lock", path);
-}
-
-static int take_lock(const char *path)
-{
-    char lock[LOCK_PATH_MAX];
-    struct stat held, named;
-
-    lock_path(path, lock, sizeof(lock));
-    for (;;) {
-        int fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-        if (fd < 0)
-            return -errno;
-        /* In /tmp anybody could make it, and hold it for ever. */
-        if (fstat(fd, &held) || held.st_uid != geteuid()) {
-            close(fd);
-            return -EPERM;
-        }
-        while (flock(fd, LOCK_EX))
-            if (errno != EINTR) {
-                int err = -errno;
-                close(fd);
-                return err;
-            }
-        /* Another daemon may have removed the file while we waited for it. */
-        if (fstat(fd, &held) == 0 && stat(lock, &named) == 0 && held.st_dev == named.st_dev &&
-            held.st_ino == named.st_ino)
-            return fd;
-        close(fd);
-    }
-}
-
-static void drop_lock(const char *path, int fd, bool remove)
-{
-    char lock[LOCK_PATH_MAX];
-
-    lock_path(path, lock, sizeof(lock));
-    if (remove)
-        unlink(lock);
-    close(fd);
-}
 
 /* ---- making the socket -------------------------------------------------------------------------------------- */
 
@@ -168,7 +120,7 @@ static int bind_and_listen(struct listener *listener)
 
 static int open_path(struct listener *listener)
 {
-    int lock = take_lock(listener->name);
+    int lock = name_lock(listener->name);
 
     if (lock < 0) {
         log_error("%s.lock: %s; --socket chooses another path", listener->name, strerrordesc_np(-lock));
@@ -180,7 +132,7 @@ static int open_path(struct listener *listener)
         if (rc)
             log_error("%s: %s%s", listener->name, strerrordesc_np(-rc), log_remedy(rc));
     }
-    drop_lock(listener->name, lock, false);
+    name_unlock(listener->name, lock, false);
     return rc;
 }
 
@@ -260,12 +212,12 @@ void listener_close(struct listener *listener)
     /* First: at the limit of descriptors the lock needs this one. */
     if (listener->fd >= 0)
         close(listener->fd);
-    int lock = listener->owns_path ? take_lock(listener->name) : -1;
+    int lock = listener->owns_path ? name_lock(listener->name) : -1;
     if (lock >= 0) {
         bool ours = lstat(listener->name, &st) == 0 && st.st_dev == listener->dev && st.st_ino == listener->ino;
         if (ours)
             unlink(listener->name);
-        drop_lock(listener->name, lock, ours);
+        name_unlock(listener->name, lock, ours);
     }
     free(listener);
 }

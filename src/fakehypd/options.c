@@ -25,6 +25,8 @@ enum {
     OPT_LOG_FILE,
     OPT_TRACE,
     OPT_MEMORY,
+    OPT_PIDFILE,
+    OPT_SECCOMP,
 };
 
 /* The one list of them: --help, getopt_long(), the manual page and the shell's completion follow it. */
@@ -42,6 +44,8 @@ static const struct option_info {
     {"daemon", OPT_DAEMON, NULL, "go into the background once ready"},
     {"notify-fd", OPT_NOTIFY_FD, "N", "write a newline to this descriptor when ready"},
     {"terminate", OPT_TERMINATE, NULL, "end with the last client, or after 10 s without any"},
+    {"pidfile", OPT_PIDFILE, "FILE", "keep the process id in FILE while running"},
+    {"seccomp", OPT_SECCOMP, "MODE", "what a system call beyond the needed ones does:\nkill (default), log or none"},
     {"memory", OPT_MEMORY, "SIZE", "emulated RAM, suffix K, M, G or T (default 256G)"},
     {"log-level", OPT_LOG_LEVEL, "LEVEL", "error, warning, info (default) or debug"},
     {"log-file", OPT_LOG_FILE, "FILE", "append the log to FILE instead of standard error"},
@@ -165,6 +169,16 @@ static enum options_result take_memory(const char *text, struct options *options
     return OPTIONS_RUN;
 }
 
+static enum options_result take_seccomp(const char *text, struct options *options, FILE *err)
+{
+    int mode = sandbox_of(text);
+
+    if (mode < 0)
+        return bad(err, "--seccomp: \"%s\" is none of kill, log, none", text);
+    options->seccomp = (enum sandbox)mode;
+    return OPTIONS_RUN;
+}
+
 static enum options_result take(int opt, struct options *options, FILE *out, FILE *err)
 {
     int level;
@@ -192,6 +206,13 @@ static enum options_result take(int opt, struct options *options, FILE *out, FIL
             return bad(err, "--log-level: \"%s\" is none of error, warning, info, debug", optarg);
         options->log_level = (enum log_level)level;
         return OPTIONS_RUN;
+    case OPT_PIDFILE:
+        if (!*optarg)
+            return bad(err, "--pidfile: the path is empty");
+        options->pidfile = optarg;
+        return OPTIONS_RUN;
+    case OPT_SECCOMP:
+        return take_seccomp(optarg, options, err);
     case OPT_LOG_FILE:
         options->log_file = optarg;
         return OPTIONS_RUN;

@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "src/fakehypd/log.h"
+#include "src/fakehypd/sandbox.h"
 
 struct options {
     char socket[128]; /* path, or "@name" for an abstract one; unused with listen_fd */
@@ -17,7 +18,8 @@ struct options {
     bool terminate;
     bool print_capabilities;
     enum log_level log_level;
-    const char *log_file, *trace_file; /* NULL: none */
+    const char *log_file, *trace_file, *pidfile; /* NULL: none */
+    enum sandbox seccomp;
     uint64_t memory;
 };
 

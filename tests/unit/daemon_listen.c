@@ -18,6 +18,7 @@
 
 #include <cmocka.h>
 
+#include "src/fakehypd/daemon.h"
 #include "tests/unit/daemon_rig.h"
 
 static int set_up(void **state)
@@ -220,6 +221,46 @@ static void test_inherited_socket(void **state)
     close(sock);
 }
 
+/* As the service manager starts it: the socket is descriptor 3, and the environment says so. */
+static void test_socket_activation(void **state)
+{
+    struct rig *rig = *state;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+    memcpy(address.sun_path, rig->socket, strlen(rig->socket));
+    assert_int_equal(bind(sock, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(sock, 5), 0);
+    int queued = raw_connect(rig->socket);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        char *argv[] = {(char *)"fakehypd", (char *)"--terminate", NULL}, number[16];
+        int log = open(rig->log, O_WRONLY | O_CREAT | O_APPEND, 0600);
+        snprintf(number, sizeof(number), "%d", getpid());
+        setenv("LISTEN_PID", number, 1);
+        setenv("LISTEN_FDS", "1", 1);
+        setenv("LISTEN_FDNAMES", "fakehypd.socket", 1);
+        dup2(log, STDERR_FILENO);
+        if (sock == 3)
+            fcntl(sock, F_SETFD, 0);
+        else
+            dup2(sock, 3);
+        _exit(fakehypd_main(2, argv));
+    }
+    close(queued);
+    int client = raw_client(rig, NULL);
+    json_t *status = raw_query(client, "status");
+    assert_int_equal(json_integer_value(json_object_get(status, "pid")), pid);
+    assert_string_equal(json_string_value(json_object_get(status, "socket")), rig->socket);
+    json_decref(status);
+    close(client);
+    assert_int_equal(rig_wait(pid), 0);
+    /* The service manager keeps it, for the next client. */
+    assert_true(exists(rig->socket));
+    close(sock);
+}
+
 static void test_background_parent_waits_for_readiness(void **state)
 {
     struct rig *rig = *state;
@@ -273,6 +314,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_lack_of_descriptors_names_the_limit, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_terminate_ends_with_the_last_client, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_inherited_socket, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_socket_activation, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_background_parent_waits_for_readiness, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_notify_socket, set_up, tear_down),
         /* Last: only root can give a file away. */

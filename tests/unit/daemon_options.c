@@ -21,7 +21,7 @@ static char said_out[8192], said_err[2048];
 
 static enum options_result parse(const char *const *args)
 {
-    char *argv[12] = {(char *)"fakehypd"};
+    char *argv[20] = {(char *)"fakehypd"};
     int argc = 1;
     FILE *out = fmemopen(said_out, sizeof(said_out), "w"), *err = fmemopen(said_err, sizeof(said_err), "w");
 
@@ -60,7 +60,7 @@ static void test_defaults(void **state)
 static void test_all(void **state)
 {
     assert_int_equal(PARSE("--socket=/a/b", "--daemon", "--notify-fd", "5", "--terminate", "--memory", "512M",
-                           "--log-level=debug", "--log-file=/l", "--trace=/t"),
+                           "--log-level=debug", "--log-file=/l", "--trace=/t", "--pidfile=/p", "--seccomp=log"),
                      OPTIONS_RUN);
     assert_string_equal(options.socket, "/a/b");
     assert_true(options.daemonise);
@@ -70,6 +70,8 @@ static void test_all(void **state)
     assert_int_equal(options.log_level, LOG_LEVEL_DEBUG);
     assert_string_equal(options.log_file, "/l");
     assert_string_equal(options.trace_file, "/t");
+    assert_string_equal(options.pidfile, "/p");
+    assert_int_equal(options.seccomp, SANDBOX_LOG);
     assert_int_equal(PARSE("--listen-fd=9", "--daemon", "--foreground"), OPTIONS_RUN);
     assert_int_equal(options.listen_fd, 9);
     assert_string_equal(options.socket, "");
@@ -101,6 +103,8 @@ static void test_bad_usage_names_the_remedy(void **state)
         {{"--listen-fd=three"}, "--listen-fd=3"},
         {{"--notify-fd=-1"}, "--notify-fd=3"},
         {{"--socket="}, "empty"},
+        {{"--pidfile="}, "empty"},
+        {{"--seccomp=maybe"}, "none of kill, log, none"},
         {{"--socket=/s", "--listen-fd=3"}, "choose one"},
     };
 
