@@ -45,8 +45,12 @@ static void pin_drop(struct pin *pin)
 {
     struct host *host = pin->host;
 
-    for (uint64_t i = 0; i < pin->nr; i++)
-        frame_put(host, host->frames.base + pin->pfns[i], bias(pin->kind));
+    /* From its end: what others find of it meanwhile is what is still held. */
+    while (pin->nr) {
+        frame_put(host, host->frames.base + pin->pfns[pin->nr - 1], bias(pin->kind));
+        if (--pin->nr)
+            sched_relax_due();
+    }
     if (pin->prev)
         pin->prev->next = pin->next;
     else if (pin->gmem)

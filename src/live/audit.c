@@ -3,12 +3,16 @@
 #include "src/live/internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+/* Pages that are looked at before others may run. */
+#define STEP_PAGES UINT64_C(4096)
 
 struct audit {
     struct live *live;
@@ -32,9 +36,8 @@ static void problem(struct audit *a, const char *format, ...)
 
 static void stray(struct audit *a, struct live_file *f, uint64_t start, uint64_t end, uint64_t pages, const char *how)
 {
-    uint64_t first, past;
     /* Part of a huge folio that somebody holds a reference to: zeroed, and there until it is let go. */
-    const char *fate = fd_data(f->shared_fd, start, end, &first, &past) ? "somebody holds them still" : "dropped";
+    const char *fate = fd_data_pages(f->shared_fd, start, end) ? "somebody holds them still" : "dropped";
     problem(a, "guest_memfd %u: stray pages in [0x%" PRIx64 ", 0x%" PRIx64 ") of the shared file (%" PRIu64 " %s); %s",
             f->mfile->id, start, end, pages, how, fate);
     a->counts.strays += pages;
@@ -44,64 +47,68 @@ static void stray(struct audit *a, struct live_file *f, uint64_t start, uint64_t
                                                           .size = (end - start) * PAGE});
 }
 
-/* Data in the shared file where the guest's side is: somebody made a stray page, and took the signal from everybody. */
-static void check_shared(struct audit *a, struct live_file *f)
+/*
+ * Whatever others do while they are let run: where no conversion is under way, pages
+ * are where their side says.
+ */
+static bool in_flux(const struct live_file *f, uint64_t start, uint64_t end)
+{
+    for (const struct transition *t = f->transitions; t; t = t->next)
+        if (start < t->end && t->start < end)
+            return true;
+    return false;
+}
+
+/* Calls check(a, f, start, end) for each part of a run of data that is on one side. */
+static void for_each_data(struct audit *a, struct live_file *f, int fd,
+                          void (*check)(struct audit *a, struct live_file *f, uint64_t start, uint64_t end,
+                                        bool private))
 {
     uint64_t first, past, end = f->mfile->nr_pages;
-    for (uint64_t at = 0; at < end && fd_data(f->shared_fd, at, end, &first, &past); at = past) {
-        for (uint64_t i = first; i < past;) {
+    for (uint64_t at = 0; at < end; at = past, sched_relax_due()) {
+        if (!fd_data(fd, at, end, &first, &past))
+            continue;
+        for (uint64_t i = first, stop; i < past; i = stop) {
             struct gmem_range side = mmu_side(f->mfile, i);
-            uint64_t stop = side.end < past ? side.end : past;
-            if (side.private) {
-                fd_punch(a->live, f->shared_fd, i, stop);
-                stray(a, f, i, stop, stop - i, "written");
-            }
+            stop = side.end < past ? side.end : past;
+            if (!in_flux(f, i, stop))
+                check(a, f, i, stop, side.private);
             a->counts.pages += stop - i;
-            i = stop;
         }
     }
 }
 
-static uint64_t data_pages(int fd, uint64_t start, uint64_t end)
+/* Data in the shared file where the guest's side is: somebody made a stray page, and took the signal from everybody. */
+static void check_shared(struct audit *a, struct live_file *f, uint64_t start, uint64_t end, bool private)
 {
-    uint64_t first, past, pages = 0;
-    for (uint64_t at = start; at < end && fd_data(fd, at, end, &first, &past); at = past)
-        pages += past - first;
-    return pages;
+    if (!private)
+        return;
+    fd_punch(a->live, f->shared_fd, start, end);
+    stray(a, f, start, end, end - start, "written");
+}
+
+static void check_private(struct audit *a, struct live_file *f, uint64_t start, uint64_t end, bool private)
+{
+    if (!private)
+        problem(a,
+                "guest_memfd %u: pages [0x%" PRIx64 ", 0x%" PRIx64 ") are the host's, their bytes in the private file",
+                f->mfile->id, start, end);
 }
 
 /* What fallocate() makes is no data before its first touch, which finds no hole any more: not SIGBUS but zeros. */
 static void check_allocated(struct audit *a, struct live_file *f)
 {
-    for (uint64_t at = 0; at < f->mfile->nr_pages;) {
+    for (uint64_t at = 0, past; at < f->mfile->nr_pages; at = past, sched_relax_due()) {
         struct gmem_range side = mmu_side(f->mfile, at);
-        if (side.private) {
-            /* Data that is still there was told of already. */
-            uint64_t data = data_pages(f->shared_fd, side.start, side.end);
-            uint64_t cached = fd_cached(f->shared_fd, side.start, side.end), pages = cached > data ? cached - data : 0;
-            fd_punch(a->live, f->shared_fd, side.start, side.end);
-            if (pages)
-                stray(a, f, side.start, side.end, pages, "allocated");
-        }
-        at = side.end;
-    }
-}
-
-static void check_private(struct audit *a, struct live_file *f)
-{
-    uint64_t first, past, end = f->mfile->nr_pages;
-    for (uint64_t at = 0; at < end && fd_data(f->private_fd, at, end, &first, &past); at = past) {
-        for (uint64_t i = first; i < past;) {
-            struct gmem_range side = mmu_side(f->mfile, i);
-            uint64_t stop = side.end < past ? side.end : past;
-            if (!side.private)
-                problem(a,
-                        "guest_memfd %u: pages [0x%" PRIx64 ", 0x%" PRIx64
-                        ") are the host's, their bytes in the private file",
-                        f->mfile->id, i, stop);
-            a->counts.pages += stop - i;
-            i = stop;
-        }
+        past = fd_pages(f->shared_fd) > STEP_PAGES && side.end - at > STEP_PAGES ? at + STEP_PAGES : side.end;
+        if (!side.private || in_flux(f, at, past))
+            continue;
+        /* Data that is still there was told of already. */
+        uint64_t data = fd_data_pages(f->shared_fd, at, past);
+        uint64_t cached = fd_cached(f->shared_fd, at, past), pages = cached > data ? cached - data : 0;
+        fd_punch(a->live, f->shared_fd, at, past);
+        if (pages)
+            stray(a, f, at, past, pages, "allocated");
     }
 }
 
@@ -111,7 +118,7 @@ static void check_open(struct audit *a, struct live_file *f)
          r = rangemap_next(&f->open, r, f->mfile->nr_pages)) {
         for (uint64_t at = r.start; r.value == VIEW_OPEN && at < r.end;) {
             struct gmem_range side = mmu_side(f->mfile, at);
-            if (side.private)
+            if (side.private && !in_flux(f, at, side.end))
                 problem(a, "guest_memfd %u: page 0x%" PRIx64 " is private, yet no view refuses it", f->mfile->id, at);
             at = side.end;
         }
@@ -141,37 +148,49 @@ static void check_vma(struct audit *a, const struct view *v, uint64_t start, uin
     }
 }
 
-/* smaps of one process against all of its views. */
+/* A line of smaps: the VMA that the lines after it are about, or its flags, with which it ends. */
+static void take_line(struct audit *a, uint32_t pid, const char *line, uint64_t *start, uint64_t *end)
+{
+    uint64_t s, e;
+    char perms[8];
+
+    if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %7s", &s, &e, perms) == 3 && strlen(perms) == 4) {
+        *start = s;
+        *end = e;
+    } else if (!strncmp(line, "VmFlags:", 8)) {
+        for (struct view *v = a->live->views; v; v = v->next) {
+            if (v->pid != pid || v->addr >= *end || *start >= v->addr + v->nr * PAGE)
+                continue;
+            v->seen = true;
+            if (!v->file->transitions && !v->file->nr_coming)
+                check_vma(a, v, *start, *end, line + 8);
+        }
+    }
+}
+
+/*
+ * smaps of one process against all of its views.  Each read() gives whole VMAs,
+ * as they are then; between two others may run.
+ */
 static void check_process(struct audit *a, uint32_t pid)
 {
-    char path[64], *line = NULL;
-    size_t size = 0;
+    char path[64], text[16384], *save;
     uint64_t start = 0, end = 0;
+    ssize_t n;
 
     snprintf(path, sizeof(path), "/proc/%u/smaps", pid);
-    FILE *f = fopen(path, "re");
-    if (!f)
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
         return; /* gone, or not ours to look at */
     for (struct view *v = a->live->views; v; v = v->next)
         v->seen = false;
-    while (getline(&line, &size, f) > 0) {
-        uint64_t s, e;
-        char perms[8];
-        if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %7s", &s, &e, perms) == 3 && strlen(perms) == 4) {
-            start = s;
-            end = e;
-        } else if (!strncmp(line, "VmFlags:", 8)) {
-            for (struct view *v = a->live->views; v; v = v->next) {
-                if (v->pid != pid || v->addr >= end || start >= v->addr + v->nr * PAGE)
-                    continue;
-                v->seen = true;
-                if (!v->file->transitions && !v->file->nr_coming)
-                    check_vma(a, v, start, end, line + 8);
-            }
-        }
+    while ((n = read(fd, text, sizeof(text) - 1)) > 0) {
+        text[n] = '\0';
+        for (const char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+            take_line(a, pid, line, &start, &end);
+        sched_relax_due();
     }
-    free(line);
-    fclose(f);
+    close(fd);
     for (const struct view *v = a->live->views; v; v = v->next)
         a->counts.views += v->pid == pid && v->seen;
 }
@@ -181,15 +200,13 @@ static void check_files(struct audit *a)
 {
     for (struct live_file *f = a->live->files, *next; f; f = next) {
         struct gmem *gmem = f->mfile->gmem;
-        a->counts.files++;
-        if (!f->transitions) {
-            check_shared(a, f);
-            check_allocated(a, f);
-            check_private(a, f);
-            check_open(a, f);
-        }
         gmem_get(gmem);
-        sched_relax();
+        a->counts.files++;
+        for_each_data(a, f, f->shared_fd, check_shared);
+        check_allocated(a, f);
+        for_each_data(a, f, f->private_fd, check_private);
+        check_open(a, f);
+        sched_relax_due();
         next = f->next;
         gmem_put(gmem);
     }
@@ -211,7 +228,7 @@ static int check_processes(struct audit *a)
     }
     for (size_t i = 0; i < nr; i++) {
         check_process(a, pids[i]);
-        sched_relax();
+        sched_relax_due();
     }
     free(pids);
     return 0;

@@ -10,12 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
-
-#ifndef SYS_cachestat
-#define SYS_cachestat 451
-#endif
 
 /*
  * Sealed at once: a process that could add F_SEAL_WRITE would stop every later
@@ -34,65 +29,12 @@ static int file_open(const char *name, uint64_t bytes)
     return fd;
 }
 
-bool fd_data(int fd, uint64_t start, uint64_t end, uint64_t *first, uint64_t *past)
-{
-    off_t data = lseek(fd, (off_t)(start * PAGE), SEEK_DATA);
-    if (data < 0 || (uint64_t)data >= end * PAGE)
-        return false;
-    off_t hole = lseek(fd, data, SEEK_HOLE);
-    *first = (uint64_t)data / PAGE;
-    *past = hole < 0 ? *first + 1 : ((uint64_t)hole + PAGE - 1) / PAGE;
-    if (*past > end)
-        *past = end;
-    /* Punched between the two calls: still a page to look at. */
-    if (*past <= *first)
-        *past = *first + 1;
-    return true;
-}
-
-uint64_t fd_cached(int fd, uint64_t start, uint64_t end)
-{
-    const struct {
-        uint64_t offset, length;
-    } range = {start * PAGE, (end - start) * PAGE};
-    struct {
-        uint64_t cached, dirty, writeback, evicted, recently_evicted;
-    } stat;
-    return syscall(SYS_cachestat, fd, &range, &stat, 0) ? 0 : stat.cached;
-}
-
 int fd_allocate(int fd, uint64_t start, uint64_t end)
 {
     while (fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)(start * PAGE), (off_t)((end - start) * PAGE)))
         if (errno != EINTR)
             return errno == ENOSPC ? -ENOMEM : -errno;
     return 0;
-}
-
-void fd_punch(struct live *live, int fd, uint64_t start, uint64_t end)
-{
-    while (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(start * PAGE),
-                     (off_t)((end - start) * PAGE))) {
-        if (errno == EINTR)
-            continue;
-        /* Nothing seals or shrinks these files: the kernel has no reason to refuse. */
-        live_log(live, 0, "punching pages [0x%llx, 0x%llx): %s", (unsigned long long)start, (unsigned long long)end,
-                 strerror(errno));
-        return;
-    }
-}
-
-void fd_punch_sliced(struct live *live, int fd, uint64_t start, uint64_t end)
-{
-    /* Halves what has many pages, so that nobody waits for all of them. */
-    if (end - start > SLICE_PAGES && fd_cached(fd, start, end) > SLICE_PAGES) {
-        uint64_t middle = start + (end - start) / 2;
-        fd_punch_sliced(live, fd, start, middle);
-        sched_relax();
-        fd_punch_sliced(live, fd, middle, end);
-        return;
-    }
-    fd_punch(live, fd, start, end);
 }
 
 int live_file_create(void *ctx, struct mfile *mfile, bool in_host)
@@ -161,30 +103,17 @@ static void let_go(const struct leftover *l)
 static void release_task(void *arg)
 {
     struct leftover *l = arg;
-    for (unsigned i = 0; i < 2; i++) {
-        for (off_t at = 0; (at = lseek(l->fds[i], at, SEEK_DATA)) >= 0; at += (off_t)(SLICE_PAGES * PAGE)) {
-            uint64_t first = (uint64_t)at / PAGE;
-            fd_punch(l->live, l->fds[i], first, l->nr_pages - first > SLICE_PAGES ? first + SLICE_PAGES : l->nr_pages);
-            sched_relax();
-        }
-        /* Pages that were allocated and never touched are no data. */
+    for (unsigned i = 0; i < 2; i++)
         fd_punch_sliced(l->live, l->fds[i], 0, l->nr_pages);
-    }
     let_go(l);
     free(l);
-}
-
-static bool is_small(int fd)
-{
-    struct stat st;
-    return !fstat(fd, &st) && (uint64_t)st.st_blocks * 512 <= SLICE_PAGES * PAGE;
 }
 
 /* Giving memory back takes its time: what is more than a slice goes slice by slice. */
 static void release(struct live *live, int shared_fd, int private_fd, uint64_t nr_pages)
 {
     const struct leftover now = {live, {shared_fd, private_fd}, nr_pages};
-    struct leftover *later = is_small(shared_fd) && is_small(private_fd) ? NULL : malloc(sizeof(*later));
+    struct leftover *later = fd_pages(shared_fd) + fd_pages(private_fd) <= SLICE_PAGES ? NULL : malloc(sizeof(*later));
     if (later) {
         *later = now;
         if (task_spawn(machine_sched(live->machine), "file-release", release_task, later))
@@ -222,7 +151,13 @@ bool live_populated(void *ctx, struct mfile *mfile, bool in_host, uint64_t start
                     uint64_t *past)
 {
     (void)ctx;
-    return fd_data(side_fd(mfile->stage, in_host), start, end, first, past);
+    int fd = side_fd(mfile->stage, in_host);
+    for (uint64_t at = start; at < end; at = *past) {
+        if (fd_data(fd, at, end, first, past))
+            return true;
+        sched_relax_due();
+    }
+    return false;
 }
 
 int live_allocate(void *ctx, struct mfile *mfile, bool in_host, uint64_t start, uint64_t end)

@@ -140,14 +140,25 @@ int live_allocate(void *ctx, struct mfile *mfile, bool in_host, uint64_t start, 
 void live_discard(void *ctx, struct mfile *mfile, bool in_host, uint64_t start, uint64_t end);
 int live_read(void *ctx, struct mfile *mfile, bool in_host, uint64_t offset, void *buf, size_t length);
 int live_write(void *ctx, struct mfile *mfile, bool in_host, uint64_t offset, const void *buf, size_t length);
-/* Next run of data in [start, end) pages of fd. */
+int fd_allocate(int fd, uint64_t start, uint64_t end);
+
+/* ---- data.c ---- */
+/*
+ * The first run of data in [start, end) pages of fd, or a part of it.  false:
+ * there is none before *past, which is end once all of it was looked at.  A look
+ * takes a millisecond at most; who takes many lets others run in between.
+ */
 bool fd_data(int fd, uint64_t start, uint64_t end, uint64_t *first, uint64_t *past);
+/* For short ranges: all of it is data; how much is. */
+bool fd_all_data(int fd, uint64_t start, uint64_t end);
+uint64_t fd_data_pages(int fd, uint64_t start, uint64_t end);
+/* Pages that the file has. */
+uint64_t fd_pages(int fd);
 /* Pages of [start, end) that are in memory, whether somebody has written them or not; 0 before Linux 6.5, which cannot
  * tell. */
 uint64_t fd_cached(int fd, uint64_t start, uint64_t end);
-int fd_allocate(int fd, uint64_t start, uint64_t end);
 void fd_punch(struct live *live, int fd, uint64_t start, uint64_t end);
-/* The same, letting others run. */
+/* (task) The same, letting others run. */
 void fd_punch_sliced(struct live *live, int fd, uint64_t start, uint64_t end);
 
 /* ---- move.c ---- */

@@ -49,12 +49,6 @@ static struct transition *begun(const struct live_file *f, uint64_t start, uint6
     return t;
 }
 
-static bool all_data(int fd, uint64_t start, uint64_t end)
-{
-    uint64_t first, past;
-    return fd_data(fd, start, end, &first, &past) && first == start && past == end;
-}
-
 /*
  * A page that is allocated and was never touched is no data, so the move would
  * not hold it; a first store just before the punch would be lost with it.
@@ -62,12 +56,11 @@ static bool all_data(int fd, uint64_t start, uint64_t end)
  */
 static int touch_gaps(struct live_file *f, uint64_t start, uint64_t end)
 {
-    if (all_data(f->shared_fd, start, end))
-        return 0;
     for (uint64_t past; start < end; start = past) {
         past = end - start > SLICE_PAGES ? start + SLICE_PAGES : end;
-        int rc = fd_allocate(f->shared_fd, start, past);
-        if (!rc)
+        bool whole = fd_all_data(f->shared_fd, start, past);
+        int rc = whole ? 0 : fd_allocate(f->shared_fd, start, past);
+        if (!rc && !whole)
             rc = direct_map_touch(f, start, past);
         if (rc)
             return rc;
@@ -120,7 +113,7 @@ static int begin_to_shared(struct live_file *f, uint64_t start, uint64_t end, st
      * page would be within reach before its bytes are there.  The move gives it
      * back, and then it serves there.
      */
-    int rc = all_data(f->private_fd, start, end) ? 0 : fd_allocate(f->private_fd, start, end);
+    int rc = fd_all_data(f->private_fd, start, end) ? 0 : fd_allocate(f->private_fd, start, end);
     if (rc)
         caller_explain(caller, "no memory for the pages that become shared");
     return rc;
@@ -212,9 +205,10 @@ static void move_copied(struct live *live, int from, int to, uint64_t first, uin
 {
     uint64_t start, end;
 
-    for (uint64_t at = first; at < past && fd_data(from, at, past, &start, &end); at = end)
-        if (pwrite(to, live->copy + (start - first) * PAGE, (end - start) * PAGE, (off_t)(start * PAGE)) !=
-            (ssize_t)((end - start) * PAGE))
+    for (uint64_t at = first; at < past; at = end)
+        if (fd_data(from, at, past, &start, &end) &&
+            pwrite(to, live->copy + (start - first) * PAGE, (end - start) * PAGE, (off_t)(start * PAGE)) !=
+                (ssize_t)((end - start) * PAGE))
             live_log(live, 0, "pages [0x%llx, 0x%llx) of guest memory lost: %s", (unsigned long long)start,
                      (unsigned long long)end, strerror(errno));
     fd_punch(live, from, first, past);
@@ -266,7 +260,6 @@ static uint64_t move_step(struct live_file *f, int from, int to, uint64_t first,
     return pages;
 }
 
-/* One look for a whole run of data: asking where it ends walks all of it. */
 static uint64_t move_run(struct live_file *f, int from, int to, uint64_t first, uint64_t past)
 {
     uint64_t start = first;
@@ -276,8 +269,7 @@ static uint64_t move_run(struct live_file *f, int from, int to, uint64_t first, 
             step = HUGE_PAGES - first % HUGE_PAGES;
         uint64_t n = move_step(f, from, to, first, first + step);
         first += n;
-        if (!n || first < past)
-            sched_relax();
+        sched_relax_due();
         if (!n)
             break;
     }
@@ -290,28 +282,35 @@ static uint64_t move_bytes(struct live_file *f, uint64_t start, uint64_t end, bo
     uint64_t first, past, held, held_past, moved = 0;
     bool again = false;
 
-    for (uint64_t at = start; at < end && fd_data(from, at, end, &first, &past); at = first) {
-        uint64_t n = move_run(f, from, to, first, past);
-        moved += n;
-        first += n;
+    for (uint64_t at = start; at < end; at = past) {
+        if (fd_data(from, at, end, &first, &past)) {
+            uint64_t n = move_run(f, from, to, first, past);
+            moved += n;
+            past = first + n;
+        }
+        sched_relax_due();
     }
     /*
      * Stores went on while the first pages moved.  Once more, for pages that
      * were not there at the first look; one that has moved already and is
      * back in `from` is a stranger's, and must not overwrite what it displaced.
      */
-    for (uint64_t at = start; at < end && fd_data(from, at, end, &first, &past); at = first) {
+    for (uint64_t at = start; at < end; at = past, sched_relax_due()) {
+        if (!fd_data(from, at, end, &first, &past))
+            continue;
         again = true;
         if (fd_data(to, first, past, &held, &held_past)) {
             if (held == first) {
-                first = held_past;
+                past = held_past;
                 continue;
             }
             past = held;
+        } else {
+            past = held_past;
         }
         uint64_t n = move_run(f, from, to, first, past);
         moved += n;
-        first += n;
+        past = first + n;
     }
     /* What is left is nobody's: strays, and pages that were allocated and never touched, which are no data. */
     if (again || moved < end - start)
@@ -383,8 +382,8 @@ void live_move(void *ctx, struct mfile *mfile, uint64_t start, uint64_t end, boo
     begun(f, start, end)->moved = true;
     uint64_t first, past;
     /* A stray page in a hole of the shared file would become the guest's data. */
-    if (to_host && fd_data(f->shared_fd, start, end, &first, &past))
-        fd_punch(live, f->shared_fd, start, end);
+    if (to_host && (end - start > SLICE_PAGES || fd_data(f->shared_fd, start, end, &first, &past)))
+        fd_punch_sliced(live, f->shared_fd, start, end);
     uint64_t moved = move_bytes(f, start, end, to_host);
     if (to_host && end - start >= OPEN_MIN_PAGES)
         open_views(f, start, end);

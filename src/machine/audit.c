@@ -31,6 +31,9 @@ static void el2_report(void *ctx, const char *text)
     problem(a, "EL2: %s", text);
 }
 
+/* Pages of a range that are looked at before others may run. */
+#define STEP_PAGES UINT64_C(1024)
+
 /* A folio's reference count is what its known holders add up to (background.md, I6). */
 static void check_folio(struct audit *a, const struct gmem *g, uint64_t index)
 {
@@ -46,45 +49,70 @@ static void check_folio(struct audit *a, const struct gmem *g, uint64_t index)
                 page.refcount, expected);
 }
 
-/* Where the bytes are is where effective access says; folios are counted right. */
+static void check_side(struct audit *a, struct mfile_state *f, uint64_t start, uint64_t end, bool attr, bool side)
+{
+    const struct gmem *g = f->file.gmem;
+
+    if (attr && !side)
+        problem(a,
+                "guest_memfd %u pages [0x%" PRIx64 ", 0x%" PRIx64 ") are private, their bytes within the host's reach",
+                gmem_id(g), start, end);
+    /* Legal only where stage 2 refuses the host, page by page. */
+    for (uint64_t i = start; !attr && side && i < end; i++)
+        if (mmu_host_reaches(&f->file, i)) {
+            problem(a, "guest_memfd %u page 0x%" PRIx64 " is shared and allowed by stage 2, its bytes out of reach",
+                    gmem_id(g), i);
+            break;
+        }
+}
+
+static void check_frame(struct audit *a, struct mfile_state *f, uint64_t index, uint64_t pfn)
+{
+    const struct gmem *g = f->file.gmem;
+    struct gmem *owner;
+    uint64_t back;
+
+    a->pages++;
+    if (!host_frame_slot(a->m->host, pfn, &owner, &back) || owner != g || back != index)
+        problem(a, "guest_memfd %u page 0x%" PRIx64 ": frame 0x%" PRIx64 " does not know it", gmem_id(g), index, pfn);
+    if (!gmem_is_private(g, index) && !mmu_side(&f->file, index).private && !mmu_host_reaches(&f->file, index))
+        problem(a, "guest_memfd %u page 0x%" PRIx64 ": stage 2 refuses the host, its bytes within its reach",
+                gmem_id(g), index);
+    check_folio(a, g, index);
+}
+
+/*
+ * Where the bytes are is where effective access says; folios are counted right.
+ * While a conversion is under way, which may begin whenever others run, nothing is promised.
+ */
 static void check_file(struct audit *a, struct mfile_state *f)
 {
     const struct gmem *g = f->file.gmem;
-    uint64_t index, pfn;
+    uint64_t nr = f->file.nr_pages, index, pfn;
 
-    if (f->lock.writer)
-        return; /* in transition: nothing is promised */
-    for (uint64_t at = 0; at < f->file.nr_pages;) {
+    for (uint64_t at = 0; at < nr && !f->lock.writer; sched_relax_due()) {
         struct gmem_range attr = gmem_attr_range(g, at), side = mmu_side(&f->file, at);
         uint64_t past = attr.end < side.end ? attr.end : side.end;
-        if (attr.private && !side.private)
-            problem(a,
-                    "guest_memfd %u pages [0x%" PRIx64 ", 0x%" PRIx64
-                    ") are private, their bytes within the host's reach",
-                    gmem_id(g), at, past);
-        if (!attr.private && side.private) {
-            /* Legal only where stage 2 refuses the host, page by page. */
-            for (uint64_t i = at; i < past; i++)
-                if (mmu_host_reaches(&f->file, i)) {
-                    problem(
-                        a, "guest_memfd %u page 0x%" PRIx64 " is shared and allowed by stage 2, its bytes out of reach",
-                        gmem_id(g), i);
-                    break;
-                }
-        }
+        if (!attr.private && side.private && past - at > STEP_PAGES)
+            past = at + STEP_PAGES;
+        check_side(a, f, at, past, attr.private, side.private);
         at = past;
     }
-    for (uint64_t at = 0; gmem_next_folio(g, at, f->file.nr_pages, &index, &pfn); at = index + 1) {
-        a->pages++;
-        struct gmem *owner;
-        uint64_t back;
-        if (!host_frame_slot(a->m->host, pfn, &owner, &back) || owner != g || back != index)
-            problem(a, "guest_memfd %u page 0x%" PRIx64 ": frame 0x%" PRIx64 " does not know it", gmem_id(g), index,
-                    pfn);
-        if (!gmem_is_private(g, index) && !mmu_side(&f->file, index).private && !mmu_host_reaches(&f->file, index))
-            problem(a, "guest_memfd %u page 0x%" PRIx64 ": stage 2 refuses the host, its bytes within its reach",
-                    gmem_id(g), index);
-        check_folio(a, g, index);
+    for (uint64_t at = 0; !f->lock.writer && gmem_next_folio(g, at, nr, &index, &pfn); at = index + 1) {
+        check_frame(a, f, index, pfn);
+        sched_relax_due();
+    }
+}
+
+/* Files may come and go while others run. */
+static void check_files(struct audit *a)
+{
+    for (struct mfile_state *f = a->m->files, *next; f; f = next) {
+        struct gmem *gmem = f->file.gmem;
+        gmem_get(gmem);
+        check_file(a, f);
+        next = f->next;
+        gmem_put(gmem);
     }
 }
 
@@ -96,8 +124,7 @@ unsigned machine_audit(struct machine *m, void (*report)(void *ctx, const char *
         problem(&a, "%s", m->panic_text);
     else
         hyp_check(m->hyp, el2_report, &a);
-    for (struct mfile_state *f = m->files; f; f = f->next)
-        check_file(&a, f);
+    check_files(&a);
     if (pages_checked)
         *pages_checked = a.pages;
     return a.problems;

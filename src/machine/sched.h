@@ -37,6 +37,11 @@ void sched_wake_one(struct waitq *queue);
 
 /* Lets other tasks and the event loop run: long work calls this about every millisecond. */
 void sched_relax(void);
+/*
+ * The same for work of many small parts: gives way only when this task's turn has lasted half a millisecond.  In
+ * virtual time, and outside of any task, it never has.
+ */
+void sched_relax_due(void);
 
 /* Stage time in nanoseconds: CLOCK_MONOTONIC on the live stage, virtual in simulation. */
 uint64_t sched_now(void);

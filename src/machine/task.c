@@ -32,6 +32,7 @@
 #define STACK_SIZE (256u << 10) /* sanitizers need more than the 16 KiB that model code takes */
 #define GUARD_SIZE 4096u
 #define POOL_MAX 64
+#define TURN_NS UINT64_C(500000)
 
 enum task_state { TASK_RUNNABLE, TASK_RUNNING, TASK_WAITING, TASK_PAUSED };
 
@@ -68,6 +69,7 @@ struct sched {
     uint64_t next_id;
     uint64_t virtual_now;
     uint64_t soonest; /* no timed wait ends before it */
+    uint64_t turn;    /* when the running task's turn began */
     bool running;
     char *pool[POOL_MAX];
     unsigned nr_pool;
@@ -224,8 +226,14 @@ static void task_destroy(struct task *t)
     free(t);
 }
 
+static uint64_t now_of(const struct sched *s)
+{
+    return s->config.now ? s->config.now(s->config.ctx) : s->virtual_now;
+}
+
 static void switch_to_task(struct sched *s, struct task *t)
 {
+    s->turn = now_of(s);
     s->current = t;
     t->state = TASK_RUNNING;
 #ifdef TASK_ASAN
@@ -293,11 +301,6 @@ bool sched_has_runnable(const struct sched *s)
 size_t sched_nr_tasks(const struct sched *s)
 {
     return s->nr_tasks;
-}
-
-static uint64_t now_of(const struct sched *s)
-{
-    return s->config.now ? s->config.now(s->config.ctx) : s->virtual_now;
 }
 
 uint64_t sched_next_deadline(const struct sched *s)
@@ -402,6 +405,13 @@ void sched_relax(void)
     struct task *t = running();
     run_queue_add(t);
     switch_to_main(t);
+}
+
+void sched_relax_due(void)
+{
+    const struct sched *s = active;
+    if (s && s->current && now_of(s) - s->turn >= TURN_NS)
+        sched_relax();
 }
 
 void sched_point(const char *label)

@@ -17,6 +17,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 #include <linux/userfaultfd.h>
 
@@ -168,6 +169,20 @@ static void world_task(void *arg)
     w->finished = true;
 }
 
+/* Not 0: each look at the clock takes so long, so that what lasts is a matter of counting. */
+static uint64_t look_ns;
+
+static uint64_t monotonic(void *ctx)
+{
+    static uint64_t counted;
+    struct timespec now;
+    (void)ctx;
+    if (look_ns)
+        return counted += look_ns;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
 static void run(void (*body)(struct world *), uint64_t nr_pages)
 {
     struct world w = {.caller = {.pid = (uint32_t)getpid(), .program = "test"}, .nr_pages = nr_pages, .body = body};
@@ -176,8 +191,10 @@ static void run(void (*body)(struct world *), uint64_t nr_pages)
 
     w.live = live_new(&io);
     assert_non_null(w.live);
-    const struct machine_config config = {
-        .stage = &live_stage_ops, .stage_ctx = w.live, .memory_bytes = UINT64_C(256) << 20};
+    const struct machine_config config = {.stage = &live_stage_ops,
+                                          .stage_ctx = w.live,
+                                          .memory_bytes = UINT64_C(256) << 20,
+                                          .sched = {.now = monotonic}};
     assert_int_equal(machine_new(&config, &w.machine), 0);
     assert_int_equal(live_start(w.live, w.machine), 0);
     assert_non_null(task_spawn(machine_sched(w.machine), "world", world_task, &w));
@@ -380,15 +397,48 @@ static void release(struct world *w, bool touched, const char *what)
     close(fd);
 }
 
+static void start_witness(struct world *w)
+{
+    witness_ends = false;
+    assert_non_null(task_spawn(machine_sched(w->machine), "witness", witness, NULL));
+    sched_relax();
+    witness_turns = 0;
+}
+
+/* Many small parts, of which nobody knows how long one takes: they give way by the clock. */
+static void others_run_by_the_clock(struct world *w)
+{
+    struct pin *pin;
+
+    memset(w->view, 1, w->nr_pages * PAGE);
+    assert_int_equal(gmem_pin(w->gmem, 0, w->nr_pages * PAGE, PIN_FOLL_PIN, "all", &pin, &w->caller), 0);
+    look_ns = 100000;
+    start_witness(w);
+    gmem_unpin(pin);
+    assert_sliced(w, "unpin");
+    assert_int_equal(machine_audit(w->machine, audit_report, NULL, NULL), 0);
+    assert_sliced(w, "audit of the model");
+    /* Every other page: as many runs of data as there are. */
+    for (uint64_t i = 0; i < w->nr_pages; i += 2)
+        assert_int_equal(gmem_fallocate(w->gmem, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (int64_t)(i * PAGE),
+                                        (int64_t)PAGE, &w->caller),
+                         0);
+    witness_turns = 0;
+    const struct gmem_attributes2 attr = {0, w->nr_pages * PAGE, KVM_MEMORY_ATTRIBUTE_PRIVATE, 0};
+    assert_int_equal(gmem_set_attributes2(w->gmem, &attr, &w->caller, &(struct gmem_busy){0}), 0);
+    assert_sliced(w, "conversion of single pages");
+    assert_int_equal(live_audit(w->live, audit_report, NULL, &(struct live_audit){.files = 0}), 0);
+    assert_sliced(w, "audit of the files");
+    witness_ends = true;
+    look_ns = 0;
+}
+
 static void others_run(struct world *w)
 {
     const int punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
     const int64_t bytes = (int64_t)(w->nr_pages * PAGE);
 
-    witness_ends = false;
-    assert_non_null(task_spawn(machine_sched(w->machine), "witness", witness, NULL));
-    sched_relax();
-    witness_turns = 0;
+    start_witness(w);
     assert_int_equal(gmem_fallocate(w->gmem, FALLOC_FL_KEEP_SIZE, 0, bytes, &w->caller), 0);
     assert_sliced(w, "allocation");
     memset(w->view, 1, w->nr_pages * PAGE);
@@ -649,6 +699,7 @@ TEST(stray_is_no_data, 16)
 TEST(stray_allocation, 16)
 TEST(audit_counts_what_it_saw, 16)
 TEST(others_run, 16384)
+TEST(others_run_by_the_clock, 8192)
 TEST(zeroed_page, 16)
 TEST(zeroed_under_way, 400)
 static void test_zeroed_in_open_views(void **state)
@@ -682,6 +733,7 @@ int main(void)
         cmocka_unit_test(test_stray_allocation),
         cmocka_unit_test(test_audit_counts_what_it_saw),
         cmocka_unit_test(test_others_run),
+        cmocka_unit_test(test_others_run_by_the_clock),
         cmocka_unit_test(test_partly_collapsed_view),
         cmocka_unit_test(test_zeroed_page),
         cmocka_unit_test(test_zeroed_under_way),
