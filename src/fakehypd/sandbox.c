@@ -71,6 +71,7 @@ static const int calls[] = {
     /* memory: of the allocator, of the direct map and of the aliases (mmap and mprotect: see below) */
     SCMP_SYS(brk),
     SCMP_SYS(madvise),
+    SCMP_SYS(mincore),
     SCMP_SYS(mremap),
     SCMP_SYS(munmap),
     /* files: guest memory, /proc of this process and of clients, log, trace */
