@@ -102,7 +102,8 @@ struct el2 *el2_new(const struct el2_options *options)
         .nr_cpus = 4,
     };
     assert_int_equal(hyp_init(el2->hyp, &config), 0);
-    assert_int_equal(EL2_CALL(el2, prot_finalize), 0);
+    if (!options || !options->not_finalized)
+        assert_int_equal(EL2_CALL(el2, prot_finalize), 0);
     return el2;
 }
 
@@ -156,6 +157,24 @@ enum hyp_abort el2_abort(struct el2 *el2, unsigned cpu, uint64_t phys, bool is_w
     if (el2->check)
         el2_check(el2);
     return verdict;
+}
+
+int el2_share_ffa(struct el2 *el2, uint64_t pfn, uint64_t nr)
+{
+    int ret = pkvm_host_share_ffa(el2->hyp, pfn, nr);
+
+    if (el2->check)
+        el2_check(el2);
+    return ret;
+}
+
+int el2_unshare_ffa(struct el2 *el2, uint64_t pfn, uint64_t nr)
+{
+    int ret = pkvm_host_unshare_ffa(el2->hyp, pfn, nr);
+
+    if (el2->check)
+        el2_check(el2);
+    return ret;
 }
 
 int64_t el2_call(struct el2 *el2, unsigned cpu, enum hyp_host_call n, uint64_t a1, uint64_t a2, uint64_t a3,

@@ -63,6 +63,7 @@ struct el2_options {
     uint64_t nr_frames; /* default 4096 */
     bool one_region;    /* all of it is memory */
     uint64_t text_nr;   /* pages of EL2's code, after its pool */
+    bool not_finalized; /* prot_finalize is still to come */
 };
 
 /* Boots EL2 and opens pKVM's calls. */
@@ -73,6 +74,10 @@ void el2_free(struct el2 *el2);
 enum hyp_next el2_hvc(struct el2 *el2, unsigned cpu, uint64_t regs[8]);
 enum hyp_next el2_trap(struct el2 *el2, unsigned cpu, const struct hyp_trap *trap, uint64_t regs[8]);
 enum hyp_abort el2_abort(struct el2 *el2, unsigned cpu, uint64_t phys, bool is_write);
+
+/* What the FF-A proxy of the kernel's EL2 asks for when the host shares memory with the secure world. */
+int el2_share_ffa(struct el2 *el2, uint64_t pfn, uint64_t nr);
+int el2_unshare_ffa(struct el2 *el2, uint64_t pfn, uint64_t nr);
 
 /* x1 of a dispatched call. */
 int64_t el2_call(struct el2 *el2, unsigned cpu, enum hyp_host_call n, uint64_t a1, uint64_t a2, uint64_t a3,

@@ -1,343 +1,328 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Random calls over a small pool of frames, handles and IPAs.  No call has an
- * expected result: after each one every invariant must hold, and EL2 must not
- * panic.  At the end the host takes everything back.
+ * Random calls over a small pool of frames, handles and IPAs, with all checks
+ * after each.  Which results calls have is not said here call by call, but the
+ * table below says which ones there are: a long run must have seen every one,
+ * and no run any other.
  *
- * usage: el2_random [SEED [CALLS]]
+ * usage: el2_random [--seed N] [--calls N] [--shard I/N] [--check N] [--from N] [--to N]
+ *
+ * A run is repeated exactly by its seed and shard.  --from tells each call from
+ * that number on, --to ends there.  --check walks all tables for the invariants
+ * after about each Nth call only, for long runs.  FAKEHYP_RANDOM_CALLS in the
+ * environment is another default for --calls.
  */
-#include "tests/unit/el2_harness.h"
+#include "tests/unit/el2_player.h"
 
-#include <stdio.h>
+#include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-#define NR_VMS 4
-#define NR_GFNS 12
-#define NR_CPUS 4
+#define SHORT_RUN UINT64_C(40000)
+#define LONG_RUN UINT64_C(1000000) /* from here on nothing may be missing */
 
-static uint64_t seed = 314159;
-static unsigned long nr_calls = 200000;
-
-struct fixture {
-    struct el2 *el2;
-    uint64_t first, nr; /* frames to play with */
-    unsigned long nr_ok[64];
+static const struct pair {
+    enum play_call call;
+    enum play_outcome outcome;
+    const char
+        *never; /* why no sequence of calls comes to it, though its check is in the specification; NULL: it does */
+} pairs[] = {
+#define PAIR(call, outcome)                                                                                            \
+    {                                                                                                                  \
+        PLAY_##call, OUT_##outcome, NULL                                                                               \
+    }
+#define NEVER(call, outcome, why)                                                                                      \
+    {                                                                                                                  \
+        PLAY_##call, OUT_##outcome, why                                                                                \
+    }
+    PAIR(early_call, NOT_SUPPORTED),
+    PAIR(unknown_call, NOT_SUPPORTED),
+    PAIR(prot_finalize, OK),
+    PAIR(prot_finalize, EPERM),
+    PAIR(vcpu_run, OK),
+    PAIR(vcpu_run, EINVAL),
+    PAIR(host_share_hyp, OK),
+    PAIR(host_share_hyp, EINVAL),
+    PAIR(host_share_hyp, EPERM),
+    PAIR(host_unshare_hyp, OK),
+    PAIR(host_unshare_hyp, EINVAL),
+    PAIR(host_unshare_hyp, EPERM),
+    PAIR(host_unshare_hyp, EBUSY),
+    PAIR(host_donate_guest, OK),
+    PAIR(host_donate_guest, EINVAL),
+    PAIR(host_donate_guest, ENOMEM),
+    PAIR(host_donate_guest, EPERM),
+    PAIR(host_donate_guest, ERANGE),
+    PAIR(host_share_guest, OK),
+    PAIR(host_share_guest, EINVAL),
+    PAIR(host_share_guest, ENOMEM),
+    PAIR(host_share_guest, EPERM),
+    PAIR(host_share_guest, ERANGE),
+    NEVER(host_share_guest, EBUSY, "takes 2^32 shares of a page: el2_np"),
+    PAIR(host_unshare_guest, OK),
+    PAIR(host_unshare_guest, EINVAL),
+    PAIR(host_unshare_guest, ERANGE),
+    PAIR(host_unshare_guest, ENOENT),
+    PAIR(host_unshare_guest, E2BIG),
+    NEVER(host_unshare_guest, EPERM, "an np-guest has borrowed leaves only, of pages that are shared: el2_records"),
+    PAIR(relax_perms_guest, OK),
+    PAIR(relax_perms_guest, EINVAL),
+    PAIR(relax_perms_guest, EAGAIN),
+    PAIR(relax_perms_guest, ERANGE),
+    NEVER(relax_perms_guest, EPERM, "a protected VM is EINVAL in the handler before: el2_errors"),
+    PAIR(wrprotect_guest, OK),
+    PAIR(wrprotect_guest, EINVAL),
+    PAIR(wrprotect_guest, ERANGE),
+    NEVER(wrprotect_guest, EPERM, "a protected VM is EINVAL in the handler before: el2_errors"),
+    PAIR(test_clear_young_guest, OK),
+    PAIR(test_clear_young_guest, ONE),
+    PAIR(test_clear_young_guest, EINVAL),
+    PAIR(test_clear_young_guest, ERANGE),
+    NEVER(test_clear_young_guest, EPERM, "a protected VM is EINVAL in the handler before: el2_errors"),
+    PAIR(mkyoung_guest, OK),
+    PAIR(mkyoung_guest, EINVAL),
+    NEVER(mkyoung_guest, EPERM, "a protected VM is EINVAL in the handler before: el2_errors"),
+    PAIR(reserve_vm, OK),
+    PAIR(reserve_vm, ENOMEM),
+    NEVER(reserve_vm, EINVAL, "there is a VM table from boot on"),
+    PAIR(unreserve_vm, OK),
+    PAIR(unreserve_vm, IGNORED),
+    PAIR(init_vm, OK),
+    PAIR(init_vm, EPERM),
+    PAIR(init_vm, EINVAL),
+    PAIR(init_vm, ENOMEM),
+    PAIR(init_vcpu, OK),
+    PAIR(init_vcpu, ENOMEM),
+    PAIR(init_vcpu, ENOENT),
+    PAIR(init_vcpu, EBUSY),
+    PAIR(init_vcpu, EINVAL),
+    NEVER(init_vcpu, EPERM, "SVE state is not modelled"),
+    PAIR(vcpu_in_poison_fault, OK),
+    PAIR(vcpu_in_poison_fault, ONE),
+    PAIR(vcpu_in_poison_fault, EINVAL),
+    PAIR(vcpu_in_poison_fault, ERANGE),
+    PAIR(force_reclaim_guest_page, OK),
+    PAIR(force_reclaim_guest_page, EFAULT),
+    PAIR(force_reclaim_guest_page, EAGAIN),
+    PAIR(force_reclaim_guest_page, EINVAL),
+    PAIR(force_reclaim_guest_page, EPERM),
+    NEVER(force_reclaim_guest_page, EHWPOISON, "the annotation goes when the IPA dies: el2_records"),
+    NEVER(force_reclaim_guest_page, ENOENT, "an annotation names a leaf that is there: el2_records"),
+    NEVER(force_reclaim_guest_page, E2BIG, "a protected guest has no blocks: el2_records"),
+    PAIR(reclaim_dying_guest_page, OK),
+    PAIR(reclaim_dying_guest_page, EINVAL),
+    PAIR(reclaim_dying_guest_page, ENOENT),
+    PAIR(reclaim_dying_guest_page, E2BIG),
+    PAIR(reclaim_dying_guest_page, EPERM),
+    PAIR(reclaim_dying_guest_page, ERANGE),
+    PAIR(start_teardown_vm, OK),
+    PAIR(start_teardown_vm, EINVAL),
+    PAIR(finalize_teardown_vm, OK),
+    PAIR(finalize_teardown_vm, EINVAL),
+    PAIR(finalize_teardown_vm, EBUSY),
+    PAIR(vcpu_load, OK),
+    PAIR(vcpu_load, IGNORED),
+    PAIR(vcpu_put, OK),
+    PAIR(vcpu_put, IGNORED),
+    PAIR(tlb_flush_vmid, OK),
+    PAIR(tlb_flush_vmid, IGNORED),
+    PAIR(host_share_ffa, OK),
+    PAIR(host_share_ffa, EINVAL),
+    PAIR(host_share_ffa, EPERM),
+    PAIR(host_unshare_ffa, OK),
+    PAIR(host_unshare_ffa, EINVAL),
+    PAIR(host_unshare_ffa, EPERM),
+    PAIR(host_abort, OK),
+    PAIR(host_abort, EEXIST),
+    PAIR(host_abort, EPERM),
+    PAIR(guest_abort, EXIT),
+    PAIR(MEM_SHARE, OK),
+    PAIR(MEM_SHARE, EXIT),
+    PAIR(MEM_SHARE, EINVAL),
+    PAIR(MEM_SHARE, EPERM),
+    PAIR(MEM_SHARE, ERANGE),
+    PAIR(MEM_SHARE, EHWPOISON),
+    NEVER(MEM_SHARE, ENOENT, "an IPA without a page makes the guest exit and try again"),
+    NEVER(MEM_SHARE, E2BIG, "a protected guest has no blocks: el2_records"),
+    PAIR(MEM_UNSHARE, OK),
+    PAIR(MEM_UNSHARE, EXIT),
+    PAIR(MEM_UNSHARE, REFUSED),
+    PAIR(MEM_UNSHARE, EINVAL),
+    PAIR(MEM_UNSHARE, EPERM),
+    PAIR(MEM_UNSHARE, ERANGE),
+    PAIR(MEM_UNSHARE, ENOENT),
+    PAIR(MEM_UNSHARE, EHWPOISON),
+    NEVER(MEM_UNSHARE, E2BIG, "a protected guest has no blocks: el2_records"),
+    PAIR(HYP_MEMINFO, OK),
+    PAIR(HYP_MEMINFO, EINVAL),
+    PAIR(VENDOR_HYP_FEATURES, OK),
+    PAIR(VENDOR_HYP_UID, OK),
+    PAIR(call_for_the_host, EXIT),
 };
 
-static uint64_t next_random(void)
+#define NR_PAIRS (sizeof(pairs) / sizeof(pairs[0]))
+
+static struct options {
+    uint64_t seed, calls, shard, nr_shards, check, from, to;
+} options = {.seed = 1, .calls = SHORT_RUN, .nr_shards = 1, .check = 1, .from = UINT64_MAX, .to = UINT64_MAX};
+
+static struct player *player;
+static uint64_t random_state, check_state; /* how often there are checks does not change what is played */
+
+/* splitmix64: any seed is as good as another. */
+static uint64_t next_random(uint64_t *state)
 {
-    /* xorshift64* */
-    seed ^= seed >> 12;
-    seed ^= seed << 25;
-    seed ^= seed >> 27;
-    return seed * UINT64_C(0x2545f4914f6cdd1d);
+    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
+
+    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+    return z ^ z >> 31;
 }
 
-static uint64_t below(uint64_t n)
+static uint64_t draw(void *ctx, uint64_t n)
 {
-    return (next_random() >> 16) % n;
+    uint64_t any = next_random(ctx);
+
+    return n ? (any >> 16) % n : any;
 }
 
-static bool one_in(uint64_t n)
+/* The table; false when a result is missing, or is there that should not be. */
+static bool report(bool complete)
 {
-    return below(n) == 0;
-}
+    bool known[NR_PLAY_CALLS][NR_PLAY_OUTCOMES] = {{false}}, good = true;
+    unsigned nr_missing = 0;
 
-static uint64_t any_frame(struct fixture *f)
-{
-    return one_in(200) ? next_random() >> below(64) : f->first + below(f->nr);
-}
+    for (unsigned i = 0; i < NR_PAIRS; i++) {
+        const struct pair *pair = &pairs[i];
+        uint64_t hits = player->hits[pair->call][pair->outcome];
+        bool wrong = pair->never ? hits > 0 : hits == 0;
 
-/* A frame in this state if a few tries find one. */
-static uint64_t frame_in(struct fixture *f, enum hyp_page_state host, enum hyp_page_state hyp)
-{
-    uint64_t pfn = any_frame(f);
-
-    for (unsigned i = 0; i < 20 && hyp_is_allowed_memory(f->el2->hyp, pfn); i++) {
-        if (hyp_host_state(f->el2->hyp, pfn) == host && hyp_hyp_state(f->el2->hyp, pfn) == hyp)
-            break;
-        pfn = f->first + below(f->nr);
+        known[pair->call][pair->outcome] = true;
+        nr_missing += wrong;
+        good &= !wrong || (!pair->never && !complete);
+        if (pair->never)
+            printf("# %-24s %-18s %12s   %s\n", play_call_name(pair->call), play_outcome_name(pair->outcome),
+                   hits ? "HIT" : "never", pair->never);
+        else
+            printf("# %-24s %-18s %12lu%s\n", play_call_name(pair->call), play_outcome_name(pair->outcome),
+                   (unsigned long)hits, hits ? "" : "   MISSING");
     }
-    return pfn;
-}
-
-static uint64_t free_frame(struct fixture *f)
-{
-    return frame_in(f, PKVM_PAGE_OWNED, PKVM_PAGE_NOPAGE);
-}
-
-static uint64_t shared_frame(struct fixture *f)
-{
-    return frame_in(f, PKVM_PAGE_SHARED_OWNED, PKVM_PAGE_SHARED_BORROWED);
-}
-
-static uint64_t any_gfn(void)
-{
-    if (one_in(1000))
-        return next_random() >> below(64);
-    return UINT64_C(0x40000) + below(NR_GFNS);
-}
-
-static uint64_t any_handle(void)
-{
-    return one_in(100) ? next_random() >> below(64) : HYP_HANDLE_OFFSET + below(NR_VMS);
-}
-
-static uint64_t any_size(void)
-{
-    return one_in(20) ? below(600) : 1;
-}
-
-/* The host may write what it likes into pages that it reaches. */
-static void *host_page(struct fixture *f, uint64_t pfn)
-{
-    if (!hyp_is_allowed_memory(f->el2->hyp, pfn) || hyp_host_state(f->el2->hyp, pfn) == PKVM_PAGE_NOPAGE)
-        return NULL;
-    return el2_virt(f->el2, pfn << 12);
-}
-
-static uint32_t any_ipa_bits(void)
-{
-    /* One or two PGD pages: more only make hyp_check() slow. */
-    static const uint32_t good[] = {35, 36, 39, 40, 48};
-
-    return one_in(20) ? (uint32_t)below(64) : good[below(sizeof(good) / sizeof(good[0]))];
-}
-
-static void fill_host_vm(struct fixture *f, uint64_t pfn)
-{
-    struct kvm_host_vm *host = host_page(f, pfn);
-
-    if (host)
-        *host = (struct kvm_host_vm){.handle = (uint32_t)any_handle(),
-                                     .created_vcpus = 1 + (uint32_t)below(3),
-                                     .is_protected = (uint32_t)below(2),
-                                     .ipa_bits = any_ipa_bits(),
-                                     .unshare_mode = one_in(50) ? 2 : (uint32_t)below(2)};
-}
-
-static void fill_host_vcpu(struct fixture *f, uint64_t pfn)
-{
-    struct kvm_host_vcpu *host = host_page(f, pfn);
-
-    if (host)
-        *host = (struct kvm_host_vcpu){.vcpu_idx = (uint32_t)below(3)};
-}
-
-/* A list of free frames for the vcpu on this CPU, spoilt now and then. */
-static void fill_memcache(struct fixture *f, unsigned cpu)
-{
-    const struct hyp_vcpu *vcpu = f->el2->hyp->cpus[cpu].loaded;
-    struct hyp_memcache *mc;
-
-    if (!vcpu)
-        return;
-    mc = &hyp_host_vcpu(f->el2->hyp, vcpu)->pkvm_memcache;
-    *mc = (struct hyp_memcache){0};
-    for (uint64_t n = 2 + below(3); n > 0; n--) {
-        uint64_t pfn = free_frame(f), *link = host_page(f, pfn);
-
-        if (!link)
-            continue;
-        *link = one_in(50) ? next_random() >> below(64) : mc->head;
-        mc->head = pfn << 12;
-        mc->nr_pages += one_in(50) ? below(5) : 1;
+    for (unsigned call = 0; call < NR_PLAY_CALLS; call++) {
+        for (unsigned outcome = 0; outcome < NR_PLAY_OUTCOMES; outcome++) {
+            if (known[call][outcome] || !player->hits[call][outcome])
+                continue;
+            printf("# %-24s %-18s %12lu   NOT IN THE TABLE\n", play_call_name(call), play_outcome_name(outcome),
+                   (unsigned long)player->hits[call][outcome]);
+            good = false;
+        }
     }
+    printf("# %zu pairs of call and result, %u of them not as they should be\n", NR_PAIRS, nr_missing);
+    return good;
 }
 
-static void host_call(struct fixture *f, unsigned cpu, enum hyp_host_call n, uint64_t a1, uint64_t a2, uint64_t a3,
-                      uint64_t a4)
+static double seconds(void)
 {
-    uint64_t regs[8] = {HVC_HOST_BASE + n, a1, a2, a3, a4};
-    enum hyp_next next = el2_hvc(f->el2, cpu, regs);
+    struct timespec now;
 
-    if (next == HYP_NEXT_GUEST || (int64_t)regs[1] >= 0)
-        f->nr_ok[n]++;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-static void guest_step(struct fixture *f, unsigned cpu)
+static int set_up(void **state)
 {
-    static const uint64_t ids[] = {SMCCC_MEM_SHARE,           SMCCC_MEM_SHARE,   SMCCC_MEM_UNSHARE,
-                                   SMCCC_MEM_UNSHARE,         SMCCC_HYP_MEMINFO, SMCCC_VENDOR_HYP_UID,
-                                   SMCCC_VENDOR_HYP_FEATURES, PSCI_SYSTEM_OFF};
-    struct hyp_trap trap = {.esr = ESR_EC_HVC64 << ESR_EC_SHIFT,
-                            .x = {ids[below(sizeof(ids) / sizeof(ids[0]))], any_gfn() << 12, one_in(30), one_in(30)}};
-    uint64_t regs[8] = {0};
-
-    if (one_in(4)) {
-        trap.esr = ESR_EC_DABT_LOW << ESR_EC_SHIFT | ESR_FSC_TRANS_L(below(4));
-        trap.hpfar = HPFAR_FROM_IPA(trap.x[1]);
-    }
-    el2_trap(f->el2, cpu, &trap, regs);
-}
-
-static void vcpu_run(struct fixture *f, unsigned cpu)
-{
-    const struct hyp_vcpu *vcpu = f->el2->hyp->cpus[cpu].loaded;
-
-    if (vcpu)
-        hyp_host_vcpu(f->el2->hyp, vcpu)->x[0] = one_in(4);
-    host_call(f, cpu, HVC_vcpu_run, vcpu && !one_in(20) ? vcpu->host_vcpu : any_frame(f) << 12, 0, 0, 0);
-    if (vcpu)
-        guest_step(f, cpu);
-}
-
-static void init_vm(struct fixture *f)
-{
-    uint64_t pfn = shared_frame(f);
-
-    fill_host_vm(f, pfn);
-    host_call(f, 0, HVC_init_vm, pfn << 12, free_frame(f) << 12, (free_frame(f) & ~UINT64_C(15)) << 12, 0);
-}
-
-static void init_vcpu(struct fixture *f)
-{
-    uint64_t pfn = shared_frame(f);
-
-    fill_host_vcpu(f, pfn);
-    host_call(f, 0, HVC_init_vcpu, any_handle(), pfn << 12, free_frame(f) << 12, 0);
-}
-
-/* What a well-behaved host does to end a VM; false when pages are left at IPAs that only the guest knew. */
-static bool end_vm(struct fixture *f, uint64_t handle)
-{
-    struct el2 *el2 = f->el2;
-
-    if (!hyp_vm_find(el2->hyp, handle))
-        return true;
-    for (unsigned cpu = 0; cpu < NR_CPUS; cpu++)
-        if (el2->hyp->cpus[cpu].loaded && el2->hyp->cpus[cpu].loaded->vm->handle == handle)
-            host_call(f, cpu, HVC_vcpu_put, 0, 0, 0, 0);
-    host_call(f, 0, HVC_start_teardown_vm, handle, 0, 0, 0);
-    for (uint64_t gfn = 0x40000; gfn < 0x40000 + NR_GFNS; gfn++) {
-        host_call(f, 0, HVC_reclaim_dying_guest_page, handle, gfn, 0, 0);
-        host_call(f, 0, HVC_host_unshare_guest, handle, gfn, 1, 0);
-    }
-    host_call(f, 0, HVC_finalize_teardown_vm, handle, 0, 0, 0);
-    return !hyp_vm_find(el2->hyp, handle);
-}
-
-/* One call, or a few that belong together. */
-static void step(struct fixture *f)
-{
-    unsigned cpu = (unsigned)below(NR_CPUS);
-
-    switch (below(26)) {
-    case 0:
-        host_call(f, cpu, HVC_reserve_vm, 0, 0, 0, 0);
-        break;
-    case 1:
-        if (one_in(10))
-            host_call(f, cpu, HVC_unreserve_vm, any_handle(), 0, 0, 0);
-        break;
-    case 2:
-        host_call(f, cpu, HVC_host_share_hyp, free_frame(f), 0, 0, 0);
-        break;
-    case 3:
-        host_call(f, cpu, HVC_host_unshare_hyp, shared_frame(f), 0, 0, 0);
-        break;
-    case 4:
-        init_vm(f);
-        break;
-    case 5:
-        init_vcpu(f);
-        break;
-    case 6:
-        host_call(f, cpu, HVC_vcpu_load, any_handle(), below(3), 0, 0);
-        break;
-    case 7:
-        if (one_in(6))
-            host_call(f, cpu, HVC_vcpu_put, 0, 0, 0, 0);
-        break;
-    case 8:
-    case 9:
-    case 10:
-        fill_memcache(f, cpu);
-        host_call(f, cpu, HVC_host_donate_guest, free_frame(f), any_gfn(), 0, 0);
-        break;
-    case 11:
-    case 12:
-    case 13:
-        fill_memcache(f, cpu);
-        host_call(f, cpu, HVC_host_share_guest, one_in(3) ? any_frame(f) : free_frame(f), any_gfn(), any_size(),
-                  below(9));
-        break;
-    case 14:
-        host_call(f, cpu, HVC_host_unshare_guest, any_handle(), any_gfn(), any_size(), 0);
-        break;
-    case 15:
-        host_call(f, cpu, HVC_relax_perms_guest, any_gfn(), below(9), 0, 0);
-        break;
-    case 16:
-        host_call(f, cpu, HVC_wrprotect_guest, any_handle(), any_gfn(), any_size(), 0);
-        break;
-    case 17:
-        host_call(f, cpu, HVC_test_clear_young_guest, any_handle(), any_gfn(), any_size(), below(2));
-        host_call(f, cpu, HVC_mkyoung_guest, any_gfn(), 0, 0, 0);
-        break;
-    case 18:
-        host_call(f, cpu, HVC_force_reclaim_guest_page, frame_in(f, PKVM_PAGE_NOPAGE, PKVM_PAGE_NOPAGE) << 12, 0, 0, 0);
-        break;
-    case 19:
-        host_call(f, cpu, HVC_reclaim_dying_guest_page, any_handle(), any_gfn(), 0, 0);
-        break;
-    case 20:
-        if (one_in(10))
-            end_vm(f, any_handle());
-        if (one_in(30))
-            host_call(f, cpu, HVC_start_teardown_vm, any_handle(), 0, 0, 0);
-        host_call(f, cpu, HVC_finalize_teardown_vm, any_handle(), 0, 0, 0);
-        host_call(f, cpu, HVC_tlb_flush_vmid, any_handle(), 0, 0, 0);
-        break;
-    case 21:
-        host_call(f, cpu, HVC_vcpu_in_poison_fault, 0, 0, 0, 0);
-        break;
-    case 22:
-        el2_abort(f->el2, cpu, any_frame(f) << 12, true);
-        break;
-    default:
-        vcpu_run(f, cpu);
-        break;
-    }
+    random_state = options.seed * options.nr_shards + options.shard;
+    player = player_new(draw, &random_state);
+    return 0;
 }
 
 static void test_random(void **state)
 {
-    struct fixture f = {.el2 = el2_new(&(struct el2_options){.nr_frames = 512, .one_region = true})};
-    unsigned long nr_zeroed;
-    bool none_left = true;
+    uint64_t nr = options.calls / options.nr_shards, played, succeeded;
+    double start = seconds(), took;
 
-    f.first = f.el2->next_pfn;
-    f.nr = EL2_BASE_PFN + f.el2->nr_frames - f.first;
-    for (unsigned long i = 0; i < nr_calls; i++) {
-        step(&f);
+    if (options.to < nr)
+        nr = options.to;
+    while (player->nr_calls < nr) {
+        if (player->nr_calls >= options.from)
+            player->narrate = stdout;
+        player->el2->check = options.check <= 1 || draw(&check_state, options.check) == 0;
+        player_step(player);
     }
-    nr_zeroed = f.el2->nr_zeroed;
-    for (uint64_t handle = HYP_HANDLE_OFFSET; handle < HYP_HANDLE_OFFSET + HYP_MAX_VMS; handle++)
-        none_left &= end_vm(&f, handle);
-    el2_check(f.el2);
-    for (uint64_t pfn = f.first; none_left && pfn < f.first + f.nr; pfn++)
-        assert_int_not_equal(hyp_host_state(f.el2->hyp, pfn), PKVM_PAGE_NOPAGE);
-        /* It was not all refusals. */
-#define X(n, name, nargs)                                                                                              \
-    print_message("%-28s %lu\n", #name, f.nr_ok[n]);                                                                   \
-    if ((n) != HVC_prot_finalize && nr_calls >= 100000)                                                                \
-        assert_true(f.nr_ok[n] > 0);
-    HYP_HOST_CALL_MAP(X)
-#undef X
-    assert_true(nr_calls < 100000 || nr_zeroed > 0);
-    el2_free(f.el2);
+    took = seconds() - start;
+    player->el2->check = true;
+    played = player->nr_calls;
+    succeeded = player->nr_ok;
+    player_end(player);
+    printf("# seed %lu, shard %lu/%lu: %lu calls, %.1f%% of them succeeded, %.0f a second\n",
+           (unsigned long)options.seed, (unsigned long)options.shard, (unsigned long)options.nr_shards,
+           (unsigned long)played, 100.0 * (double)succeeded / (double)played, (double)played / took);
+    assert_true(report(played >= LONG_RUN));
+    /* It was not all refusals. */
+    assert_true(succeeded * 5 >= played);
+}
+
+/* Also after a failure, which ends the test in the midst of a call. */
+static int tear_down(void **state)
+{
+    if (player->last[(player->nr_calls + PLAY_LAST - 1) % PLAY_LAST].outcome == NR_PLAY_OUTCOMES) {
+        unsigned long at = (unsigned long)player->nr_calls, from = at > 200 ? at - 200 : 0;
+
+        printf("# the calls that were last:\n");
+        player_tell(player, stdout);
+        printf("# again: el2_random --seed %lu --calls %lu --shard %lu/%lu --from %lu --to %lu\n",
+               (unsigned long)options.seed, (unsigned long)options.calls, (unsigned long)options.shard,
+               (unsigned long)options.nr_shards, from, at);
+    }
+    player_free(player);
+    return 0;
+}
+
+static int usage(void)
+{
+    fprintf(stderr, "usage: el2_random [--seed N] [--calls N] [--shard I/N] [--check N] [--from N] [--to N]\n");
+    return 2;
 }
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_random)};
+    static const struct option longs[] = {
+        {"seed", required_argument, NULL, 's'},
+        {"calls", required_argument, NULL, 'c'},
+        {"shard", required_argument, NULL, 'h'},
+        {"check", required_argument, NULL, 'k'},
+        {"from", required_argument, NULL, 'f'},
+        {"to", required_argument, NULL, 't'},
+        {0},
+    };
+    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(test_random, set_up, tear_down)};
+    const char *calls = getenv("FAKEHYP_RANDOM_CALLS");
+    char *end;
+    int c;
 
-    if (argc > 1)
-        seed = strtoull(argv[1], NULL, 0);
-    if (argc > 2)
-        nr_calls = strtoul(argv[2], NULL, 0);
-    print_message("seed %lu, %lu calls\n", (unsigned long)seed, nr_calls);
+    if (calls)
+        options.calls = strtoull(calls, NULL, 0);
+    while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+        uint64_t value = c == '?' ? 0 : strtoull(optarg, &end, 0);
+
+        if (c == 's')
+            options.seed = value;
+        else if (c == 'c')
+            options.calls = value;
+        else if (c == 'k')
+            options.check = value;
+        else if (c == 'f')
+            options.from = value;
+        else if (c == 't')
+            options.to = value;
+        else if (c != 'h' || *end != '/')
+            return usage();
+        else if (options.shard = value, options.nr_shards = strtoull(end + 1, NULL, 0), value >= options.nr_shards)
+            return usage();
+    }
+    if (optind < argc || options.calls / options.nr_shards == 0)
+        return usage();
+    printf("# el2_random --seed %lu --calls %lu --shard %lu/%lu\n", (unsigned long)options.seed,
+           (unsigned long)options.calls, (unsigned long)options.shard, (unsigned long)options.nr_shards);
     return cmocka_run_group_tests_name("el2_random", tests, NULL, NULL);
 }
