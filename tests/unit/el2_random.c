@@ -165,7 +165,7 @@ static const struct pair {
 
 static struct options {
     uint64_t seed, calls, shard, nr_shards, check, from, to;
-} options = {.seed = 1, .calls = SHORT_RUN, .nr_shards = 1, .check = 1, .from = UINT64_MAX, .to = UINT64_MAX};
+} options = {.seed = 1, .calls = SHORT_RUN, .nr_shards = 1, .check = 4, .from = UINT64_MAX, .to = UINT64_MAX};
 
 static struct player *player;
 static uint64_t random_state, check_state; /* how often there are checks does not change what is played */
