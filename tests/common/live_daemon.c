@@ -6,59 +6,76 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define NOTIFY_FD 3
+#define POINTS_FD 4
+#define FIRST_FREE_FD 5
 #define READY_MS 10000
 #define STOP_MS 10000
 
 extern char **environ;
 
-static int spawn(struct rig_daemon *d, const char *binary, int notify)
+/*
+ * In the child.  It goes with the test, also with one that is killed; whoever reads the test's output must not wait for
+ * it.
+ */
+static _Noreturn void become(const struct rig_daemon *d, const char *binary, int notify, int points, pid_t parent)
 {
     char *argv[] = {(char *)"fakehypd",
                     (char *)"--socket",
-                    d->socket,
+                    (char *)d->socket,
                     (char *)"--foreground",
                     (char *)"--notify-fd",
                     (char *)"3",
                     (char *)"--log-file",
-                    d->log,
+                    (char *)d->log,
                     (char *)"--log-level",
                     (char *)"info",
+                    points >= 0 ? (char *)"--points-fd" : NULL,
+                    (char *)"4",
                     NULL};
-    posix_spawn_file_actions_t files;
-    posix_spawnattr_t attr;
-    sigset_t none, all;
+    sigset_t none;
 
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent)
+        _exit(1);
+    for (int sig = 1; sig <= SIGRTMAX; sig++)
+        signal(sig, SIG_DFL);
     sigemptyset(&none);
-    sigfillset(&all);
-    posix_spawn_file_actions_init(&files);
-    posix_spawnattr_init(&attr);
-    /* Whoever reads this program's output must not wait for the daemon. */
-    posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_adddup2(&files, notify, NOTIFY_FD);
-    posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, d->log, O_WRONLY | O_APPEND | O_CREAT, 0600);
-    posix_spawn_file_actions_adddup2(&files, STDOUT_FILENO, STDERR_FILENO);
-    posix_spawn_file_actions_addclosefrom_np(&files, NOTIFY_FD + 1);
-    posix_spawnattr_setsigmask(&attr, &none);
-    posix_spawnattr_setsigdefault(&attr, &all);
-    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    int rc = posix_spawn(&d->pid, binary, &files, &attr, argv, environ);
-    posix_spawn_file_actions_destroy(&files);
-    posix_spawnattr_destroy(&attr);
-    return rc;
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    /* Out of each other's way first. */
+    notify = fcntl(notify, F_DUPFD, FIRST_FREE_FD);
+    if (points >= 0)
+        points = fcntl(points, F_DUPFD, FIRST_FREE_FD);
+    int null = open("/dev/null", O_RDONLY), log = open(d->log, O_WRONLY | O_APPEND | O_CREAT, 0600);
+    if (dup2(null, STDIN_FILENO) < 0 || dup2(log, STDOUT_FILENO) < 0 || dup2(log, STDERR_FILENO) < 0 ||
+        dup2(notify, NOTIFY_FD) < 0 || (points >= 0 && dup2(points, POINTS_FD) < 0))
+        _exit(1);
+    close_range(points >= 0 ? POINTS_FD + 1 : NOTIFY_FD + 1, ~0u, 0);
+    execve(binary, argv, d->environ ? d->environ : environ);
+    dprintf(STDERR_FILENO, "%s: %s\n", binary, strerror(errno));
+    _exit(127);
+}
+
+static void close_points(struct rig_daemon *d)
+{
+    if (d->points >= 0)
+        close(d->points);
+    d->points = -1;
 }
 
 int rig_daemon_start(struct rig_daemon *d)
 {
     const char *binary = getenv("FAKEHYP_DAEMON");
-    int notify[2];
+    int notify[2], points[2] = {-1, -1};
+    const pid_t self = getpid();
     char byte;
 
     if (!binary) {
@@ -67,13 +84,24 @@ int rig_daemon_start(struct rig_daemon *d)
     }
     if (pipe2(notify, O_CLOEXEC))
         return -1;
-    d->pid = 0;
-    int rc = spawn(d, binary, notify[1]);
+    if (d->with_points && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, points)) {
+        close(notify[0]);
+        close(notify[1]);
+        return -1;
+    }
+    fflush(stdout);
+    d->pid = fork();
+    if (d->pid == 0)
+        become(d, binary, notify[1], points[1], self);
     close(notify[1]);
-    if (rc) {
-        rig_note("%s: %s", binary, strerror(rc));
+    if (points[1] >= 0)
+        close(points[1]);
+    d->points = points[0];
+    if (d->pid < 0) {
+        rig_note("fork: %s", strerror(errno));
         d->pid = 0;
         close(notify[0]);
+        close_points(d);
         return -1;
     }
     struct pollfd pfd = {.fd = notify[0], .events = POLLIN};
@@ -101,6 +129,7 @@ int rig_daemon_open(struct rig_daemon *d)
     }
     snprintf(d->socket, sizeof(d->socket), "%s/socket", d->dir);
     snprintf(d->log, sizeof(d->log), "%s/log", d->dir);
+    d->points = -1;
     return rig_daemon_start(d);
 }
 
@@ -122,6 +151,7 @@ int rig_daemon_stop(struct rig_daemon *d)
         return -1;
     }
     d->pid = 0;
+    close_points(d);
     return status;
 }
 
@@ -131,6 +161,7 @@ void rig_daemon_kill(struct rig_daemon *d)
     while (waitpid(d->pid, NULL, 0) < 0 && errno == EINTR)
         ;
     d->pid = 0;
+    close_points(d);
 }
 
 void rig_daemon_print_log(const struct rig_daemon *d)

@@ -163,7 +163,7 @@ static bool publish(const char *from, const char *dir, char *to, size_t size)
 
 static _Noreturn void pry_as_nobody(const char *binary)
 {
-    struct rig_daemon own;
+    struct rig_daemon own = {.pid = 0};
 
     if (setresgid(NOBODY, NOBODY, NOBODY) || setresuid(NOBODY, NOBODY, NOBODY))
         _exit(97);

@@ -276,7 +276,7 @@ static void daemon_killed(void **state)
 {
     struct totals t = {.rounds = nr_rounds()};
     uint64_t random = rig_now_ns();
-    struct rig_daemon d;
+    struct rig_daemon d = {.pid = 0};
     struct round r;
 
     (void)state;
@@ -296,7 +296,40 @@ static void daemon_killed(void **state)
     print("daemon", &t);
 }
 
+/* A test that is killed leaves no daemon behind. */
+static void test_killed(void **state)
+{
+    struct rig_daemon d = {.pid = 0};
+    struct pollfd pfd = {.events = POLLIN};
+    int socks[2], status;
+
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks), 0);
+    fflush(stdout);
+    pid_t test = fork();
+    if (test == 0) {
+        if (rig_daemon_open(&d) || send(socks[1], &d, sizeof(d), MSG_NOSIGNAL) != (ssize_t)sizeof(d))
+            _exit(1);
+        pause();
+    }
+    close(socks[1]);
+    assert_int_equal(recv(socks[0], &d, sizeof(d), 0), sizeof(d));
+    close(socks[0]);
+    pfd.fd = pidfd_open(d.pid, 0);
+    assert_true(pfd.fd >= 0);
+    kill(test, SIGKILL);
+    assert_int_equal(waitpid(test, &status, 0), test);
+    bool ended = poll(&pfd, 1, LIMIT_MS) == 1;
+    close(pfd.fd);
+    if (!ended)
+        kill(d.pid, SIGKILL);
+    d.pid = 0;
+    rig_daemon_close(&d);
+    assert_true(ended);
+}
+
 static const struct CMUnitTest tests[] = {
+    live_test(test_killed),
     live_test(vmm_killed),
     live_test(guest_killed),
     live_test(daemon_killed),
