@@ -210,14 +210,18 @@ static void cleanup_task(void *arg)
 {
     struct client *client = arg;
 
-    /* At once, so that no request waits for a guest that has no VMM. */
+    sched_point("cleanup:begin");
+    /* Before all else, so that no request waits for a guest that has no VMM. */
     for (struct handle *vm = handle_first(&client->vms); vm; vm = handle_next(vm))
         guest_stop(((struct vm_handle *)vm)->guest);
     while (client->nr_reqs)
         sched_wait_uncancelled(&client->idle, SCHED_FOREVER);
     drop_pins(client);
+    sched_point("cleanup:pins");
     live_peer_gone(client->daemon->live, &client->peer);
+    sched_point("cleanup:views");
     drop_vms(client);
+    sched_point("cleanup:vms");
     drop_gmems(client);
     if (client->ready)
         machine_record(client->daemon->machine,

@@ -15,6 +15,7 @@
 #include "src/fakehypd/listen.h"
 #include "src/fakehypd/live_io.h"
 #include "src/fakehypd/notify.h"
+#include "src/fakehypd/points.h"
 #include "src/fakehypd/report.h"
 
 #define EXIT_USAGE 2
@@ -44,6 +45,8 @@ void daemon_stop(struct daemon *daemon, const char *why)
     daemon->listener = NULL;
     alarm_free(daemon->lonely);
     daemon->lonely = NULL;
+    /* What is held would not end. */
+    points_close(daemon->points);
     for (struct client *client = daemon->clients; client; client = client->next)
         client_die(client, "fakehypd ends");
     if (daemon->clients)
@@ -151,6 +154,8 @@ static int start(struct daemon *daemon)
     daemon->start_ns = uv_hrtime();
     live_io_init(daemon);
     rc = open_trace(daemon);
+    if (rc == 0 && daemon->options.points_fd >= 0)
+        rc = points_open(&daemon->loop, daemon->options.points_fd, &daemon->points);
     if (rc == 0)
         rc = start_machine(daemon);
     if (rc == 0)
@@ -210,6 +215,7 @@ static int finish(struct daemon *daemon)
     loop_close(&daemon->loop);
     machine_free(daemon->machine);
     live_free(daemon->live);
+    points_free(daemon->points);
     if (daemon->loop.trace_file)
         fclose(daemon->loop.trace_file);
     return EXIT_SUCCESS;

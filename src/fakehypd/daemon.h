@@ -11,6 +11,7 @@
 
 struct client;
 struct listener;
+struct points;
 struct uffd_watch;
 
 #define STRAY_RING 64
@@ -32,6 +33,7 @@ struct daemon {
     struct uffd_watch *uffd_watches;
     struct listener *listener;
     struct pidfile pidfile;
+    struct points *points; /* --points-fd; else NULL */
     struct client *clients;
     uint64_t last_client;
     unsigned nr_ready; /* clients whose hello was accepted */

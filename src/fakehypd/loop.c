@@ -79,6 +79,13 @@ static void on_runnable(void *ctx)
         uv_idle_start(&loop->idle, run_tasks);
 }
 
+static void on_point(void *ctx, struct task *task, const char *label)
+{
+    struct loop *loop = ctx;
+
+    hold_pass(loop->hold, task, label);
+}
+
 int loop_init(struct loop *loop)
 {
     *loop = (struct loop){.sched = NULL};
@@ -95,7 +102,8 @@ int loop_init(struct loop *loop)
 
 void loop_sched_config(struct loop *loop, struct sched_config *config)
 {
-    *config = (struct sched_config){.ctx = loop, .now = monotonic, .runnable = on_runnable};
+    *config = (struct sched_config){
+        .ctx = loop, .now = monotonic, .runnable = on_runnable, .point = loop->hold ? on_point : NULL};
 }
 
 void loop_run(struct loop *loop)

@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <uv.h>
 
-#include "src/machine/task.h"
+#include "src/machine/hold.h"
 
 struct loop {
     uv_loop_t uv;
@@ -20,7 +20,8 @@ struct loop {
     uv_timer_t timer;     /* next deadline of a task's wait */
     uv_prepare_t prepare; /* before the loop sleeps */
     struct sched *sched;
-    FILE *trace_file; /* flushed before the loop sleeps; may be NULL */
+    struct hold *hold; /* of tasks at schedule points, for tests; NULL: none.  Before the scheduler is made */
+    FILE *trace_file;  /* flushed before the loop sleeps; may be NULL */
     bool closing;
 };
 

@@ -27,6 +27,7 @@ enum {
     OPT_MEMORY,
     OPT_PIDFILE,
     OPT_SECCOMP,
+    OPT_POINTS_FD,
 };
 
 /* The one list of them: --help, getopt_long(), the manual page and the shell's completion follow it. */
@@ -50,6 +51,7 @@ static const struct option_info {
     {"log-level", OPT_LOG_LEVEL, "LEVEL", "error, warning, info (default) or debug"},
     {"log-file", OPT_LOG_FILE, "FILE", "append the log to FILE instead of standard error"},
     {"trace", OPT_TRACE, "FILE", "write every event to FILE as a line of JSON"},
+    {"points-fd", OPT_POINTS_FD, "N", "for tests: this inherited socket holds tasks at schedule points"},
     {"print-capabilities", OPT_PRINT_CAPABILITIES, NULL, "print what this daemon can do as JSON, and exit"},
     {"version", 'V', NULL, "print the version, and exit"},
     {"help", 'h', NULL, "print this help, and exit"},
@@ -190,6 +192,8 @@ static enum options_result take(int opt, struct options *options, FILE *out, FIL
         return take_fd("listen-fd", optarg, &options->listen_fd, err);
     case OPT_NOTIFY_FD:
         return take_fd("notify-fd", optarg, &options->notify_fd, err);
+    case OPT_POINTS_FD:
+        return take_fd("points-fd", optarg, &options->points_fd, err);
     case OPT_FOREGROUND:
     case OPT_DAEMON:
         options->daemonise = opt == OPT_DAEMON;
@@ -290,8 +294,8 @@ enum options_result options_parse(int argc, char **argv, struct options *options
     for (size_t i = 0; i < NR_OPTIONS; i++)
         longopts[i] =
             (struct option){infos[i].name, infos[i].arg ? required_argument : no_argument, NULL, infos[i].val};
-    *options =
-        (struct options){.listen_fd = -1, .notify_fd = -1, .log_level = LOG_LEVEL_INFO, .memory = DEFAULT_MEMORY};
+    *options = (struct options){
+        .listen_fd = -1, .notify_fd = -1, .points_fd = -1, .log_level = LOG_LEVEL_INFO, .memory = DEFAULT_MEMORY};
     optind = 0; /* start afresh: this may be called again */
     opterr = 0;
     while ((opt = getopt_long(argc, argv, ":hV", longopts, NULL)) != -1) {

@@ -14,6 +14,7 @@ struct options {
     char socket[128]; /* path, or "@name" for an abstract one; unused with listen_fd */
     int listen_fd;    /* -1: none */
     int notify_fd;    /* -1: none */
+    int points_fd;    /* -1: none */
     bool daemonise;
     bool terminate;
     bool print_capabilities;

@@ -6,6 +6,7 @@
 
 #include "src/fakehypd/log.h"
 #include "src/fakehypd/text.h"
+#include "src/machine/sched.h"
 
 /* On the stack of the task that waits. */
 struct peer_wait {
@@ -48,10 +49,13 @@ int peer_call(struct peer *peer, Fakehyp__Request *request, const int *fds, unsi
         return -ECONNRESET;
     wait.id = request->id = ++peer->last_id;
     peer->waits = &wait;
-    int rc = conn_send_request(peer->conn, request, fds, nr_fds);
+    sched_point("agent:asking");
+    int rc = wait.done ? 0 : conn_send_request(peer->conn, request, fds, nr_fds);
+    sched_point("agent:asked");
     /* Sending may have found the peer gone, which ended the wait. */
     if (!wait.done && rc == 0)
         rc = sched_wait_uncancelled(&wait.queue, timeout_ns);
+    sched_point("agent:answered");
     if (!wait.done) {
         *find_wait(peer, wait.id) = wait.next;
         return rc == -EPIPE ? -ECONNRESET : rc;

@@ -69,6 +69,7 @@ void req_gmem_close(struct req *req)
         handle_remove(&req->client->gmems, &handle->handle);
         free(handle);
     }
+    sched_point("close:handle");
     gmem_put(gmem);
     req_done(req, 0);
 }
@@ -124,7 +125,9 @@ void req_view_remove(struct req *req)
         req_done(req, -EINVAL);
         return;
     }
+    sched_point("unmap:asked");
     live_view_remove(req->daemon->live, &req->client->peer, body->addr, body->length);
+    sched_point("unmap:removed");
     req_done(req, 0);
 }
 

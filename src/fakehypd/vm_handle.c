@@ -92,8 +92,10 @@ int vm_handle_destroy(struct vm_handle *vm, struct caller *caller)
     vm->dying = true;
     vm_handle_get(vm);
     sched_wake_all(&vm->changed);
+    sched_point("teardown:dying");
     /* Before EL1 takes the memory back nobody uses it: the process is dead, not only told to die. */
     guest_end(vm);
+    sched_point("teardown:guest-ended");
     int rc = vm->guest ? -EBUSY : wait_unused(vm);
     if (rc == 0)
         rc = vm_destroy(vm->vm, caller);

@@ -132,6 +132,7 @@ static int convert_locked(struct gmem *gmem, uint64_t start, uint64_t end, bool 
     rc = arch->prepare(arch->ctx, gmem->file, start, end, !to_private, caller);
     if (rc)
         return rc;
+    sched_point("convert:prepared");
     /* The point of no return: nothing below fails. */
     rangemap_set(&gmem->attr, start, end, want);
     remember(gmem, start, end, to_private, caller);

@@ -46,6 +46,7 @@ static void punch_locked(struct gmem *gmem, uint64_t start, uint64_t end)
     sched_point("punch:unmapped");
     for (uint64_t at = start; gmem_next_folio(gmem, at, end, &index, &pfn); at = index + 1) {
         if (reclaimed(gmem, index, pfn)) {
+            sched_point("punch:reclaimed");
             cache_remove(gmem, index);
             frame_of(gmem->host, pfn)->owner = 0;
             frame_put(gmem->host, pfn, 1);
@@ -53,6 +54,7 @@ static void punch_locked(struct gmem *gmem, uint64_t start, uint64_t end)
         if (++done % RELAX_EVERY == 0)
             sched_relax();
     }
+    sched_point("punch:removed");
     arch->discard(arch->ctx, gmem->file, start, end);
 }
 
@@ -129,6 +131,7 @@ int gmem_fallocate(struct gmem *gmem, int mode, int64_t offset, int64_t length, 
             end = gmem->nr_pages;
         if (start < end) {
             task_lock_exclusive(&gmem->invalidate_lock);
+            sched_point("punch:locked");
             punch_locked(gmem, start, end);
             task_unlock_exclusive(&gmem->invalidate_lock);
         }

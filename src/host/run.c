@@ -47,6 +47,7 @@ static int map_page(struct vcpu *vcpu, unsigned cpu, const struct memslot *slot,
             f->flags |= FRAME_GUEST;
     }
     task_unlock_exclusive(&vm->mmu_lock);
+    sched_point("abort:mapped");
     return !rc || rc == -EAGAIN ? RUN_AGAIN : rc;
 }
 
@@ -71,6 +72,7 @@ static int handle_abort(struct vcpu *vcpu, unsigned cpu, struct run_record *run)
         struct gmem *gmem = slot->gmem;
         gmem_get(gmem);
         task_lock_shared(&gmem->invalidate_lock);
+        sched_point("abort:locked");
         /* Whoever had the lock may have taken the slot away: the guest's access is tried again. */
         slot = vm_slot_at(vm, gfn);
         rc = slot && slot->gmem == gmem ? map_page(vcpu, cpu, slot, gfn, run, &pfn) : RUN_AGAIN;

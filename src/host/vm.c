@@ -84,6 +84,7 @@ static uint64_t reclaim_all(struct vm *vm)
                 continue;
             }
             f->flags &= (uint16_t)~FRAME_GUEST;
+            sched_point("teardown:page");
             if (++done % 256 == 0)
                 sched_relax();
         }
@@ -117,11 +118,13 @@ int vm_destroy(struct vm *vm, struct caller *caller)
         vm->dying = false;
         return -EBUSY;
     }
+    sched_point("teardown:idle");
     if (vm->el2_ready) {
         /* After an attempt that EL2 stopped in the middle its side is dying already. */
         int rc = vm->el2_dying ? 0 : vm->driver->teardown_begin(vm);
         if (!rc) {
             vm->el2_dying = true;
+            sched_point("teardown:begun");
             reclaimed = reclaim_all(vm);
             rc = vm->driver->teardown_end(vm);
         }
@@ -133,6 +136,7 @@ int vm_destroy(struct vm *vm, struct caller *caller)
     } else {
         vm->driver->vm_destroy_reserved(vm);
     }
+    sched_point("teardown:ended");
     while (vm->slots) {
         struct memslot *slot = vm->slots;
         struct gmem *gmem = slot->gmem;
@@ -142,6 +146,7 @@ int vm_destroy(struct vm *vm, struct caller *caller)
         /* Pages that came back are the host's again: where the attribute says shared it may reach them. */
         uint64_t start = slot->index, end = slot->index + slot->nr_pages;
         unlink_slot(vm, slot);
+        sched_point("teardown:slot");
         host->arch.commit(host->arch.ctx, gmem->file, start, end);
         task_unlock_exclusive(&gmem->invalidate_lock);
         gmem_put(gmem);
@@ -245,6 +250,7 @@ static int delete_region(struct vm *vm, uint32_t slot_nr, struct caller *caller)
         caller_explain(caller, "slot %u: memslots are fixed after the first run of the VM", slot_nr);
         rc = -EPERM;
     } else {
+        sched_point("slot:removing");
         vm->host->arch.slot_remove(vm->host->arch.ctx, vm, slot);
         unlink_slot(vm, slot);
     }
@@ -338,7 +344,9 @@ static int add_region(struct vm *vm, uint32_t slot_nr, uint64_t gpa, uint64_t si
     link->slot = slot;
     link->next = gmem->bindings;
     gmem->bindings = link;
+    sched_point("slot:linked");
     rc = host->arch.slot_add(host->arch.ctx, vm, slot, caller);
+    sched_point("slot:added");
     if (rc)
         unlink_slot(vm, slot);
     task_unlock_exclusive(&gmem->invalidate_lock);

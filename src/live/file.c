@@ -103,8 +103,10 @@ static void let_go(const struct leftover *l)
 static void release_task(void *arg)
 {
     struct leftover *l = arg;
-    for (unsigned i = 0; i < 2; i++)
+    for (unsigned i = 0; i < 2; i++) {
+        sched_point("release:file");
         fd_punch_sliced(l->live, l->fds[i], 0, l->nr_pages);
+    }
     let_go(l);
     free(l);
 }

@@ -122,6 +122,7 @@ static void show_task(void *arg)
     uint64_t gfn = work->gfn;
     free(work);
     task_lock_exclusive(&guest->lock);
+    sched_point("show:locked");
     struct guest_slot *s = guest->dead ? NULL : guest_slot_at(guest, gfn);
     uint64_t index = s ? s->index + (gfn - s->gfn) : 0;
     /* A conversion may have come first; its end wakes the guest, and the page is looked at anew. */
@@ -132,6 +133,7 @@ static void show_task(void *arg)
         if (rc && rc != -ECONNRESET && rc != -ETIMEDOUT)
             guest_fail(guest, "its address space cannot take one more shared range (vm.max_map_count?)");
     }
+    sched_point("show:shown");
     /* Also after a time-out: when the process goes on, it asks again. */
     if (!guest->dead)
         wake(guest, gfn, 1);

@@ -86,6 +86,7 @@ static int begin_to_private(struct live_file *f, uint64_t start, uint64_t end, s
         /* One that does not answer is only late with its signal: the bytes leave its reach all the same. */
         rangemap_set(&f->open, r.start, r.end, VIEW_CLOSED);
         int rc = views_set(f, r.start, r.end, true, NULL, caller);
+        sched_point("stage:refused");
         if (rc) {
             /* Those that were asked before it have followed. */
             views_set(f, r.start, r.end, false, NULL, NULL);
@@ -94,7 +95,9 @@ static int begin_to_private(struct live_file *f, uint64_t start, uint64_t end, s
             return rc;
         }
     }
-    return guests_show_private(f, start, end, caller);
+    int rc = guests_show_private(f, start, end, caller);
+    sched_point("stage:withdrawn");
+    return rc;
 }
 
 static int begin_to_shared(struct live_file *f, uint64_t start, uint64_t end, struct caller *caller)
@@ -126,6 +129,7 @@ int live_begin(void *ctx, struct mfile *mfile, uint64_t start, uint64_t end, boo
     int rc = transition_add(f, start, end);
     if (rc)
         return rc;
+    sched_point("stage:begin");
     return to_host ? begin_to_shared(f, start, end, caller) : begin_to_private(f, start, end, caller);
 }
 
@@ -269,6 +273,7 @@ static uint64_t move_run(struct live_file *f, int from, int to, uint64_t first, 
             step = HUGE_PAGES - first % HUGE_PAGES;
         uint64_t n = move_step(f, from, to, first, first + step);
         first += n;
+        sched_point("stage:step");
         sched_relax_due();
         if (!n)
             break;
@@ -396,6 +401,7 @@ void live_move(void *ctx, struct mfile *mfile, uint64_t start, uint64_t end, boo
                                                        .size = (end - start) * PAGE,
                                                        .a0 = to_host,
                                                        .a1 = moved});
+    sched_point("stage:moved");
 }
 
 void live_end(void *ctx, struct mfile *mfile, uint64_t start, uint64_t end)

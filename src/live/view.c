@@ -126,8 +126,10 @@ int live_view_add(struct live *live, struct gmem *gmem, void *peer, uint32_t pid
      * so after this.
      */
     f->nr_coming++;
-    uint64_t end = v->index + v->nr < f->mfile->nr_pages ? v->index + v->nr : f->mfile->nr_pages;
-    for (uint64_t at = v->index; at < end && !rc;) {
+    uint64_t at = v->index;
+    uint64_t end = at + v->nr < f->mfile->nr_pages ? at + v->nr : f->mfile->nr_pages;
+    sched_point("map:linked"); /* and from here on the view may be cut */
+    while (at < end && !rc) {
         struct range r = rangemap_first(&f->open, at, end);
         at = r.end;
         if (r.value == VIEW_OPEN)
@@ -137,6 +139,7 @@ int live_view_add(struct live *live, struct gmem *gmem, void *peer, uint32_t pid
             nr = 0;
         }
     }
+    sched_point("map:opened");
     f->nr_coming--;
     if (rc)
         live_view_remove(live, peer, addr, length);

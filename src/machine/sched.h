@@ -22,7 +22,10 @@ struct waitq {
 
 #define SCHED_FOREVER UINT64_MAX
 
-/* Marks a race window.  In simulation a scenario may stop the task here; on the live stage it costs a load. */
+/*
+ * Marks a race window; points.h tells what each label means.  The task may be stopped here: by a scenario in
+ * simulation, by a hold on the live stage, where it else costs a load.
+ */
 void sched_point(const char *label);
 
 /*

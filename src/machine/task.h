@@ -50,7 +50,7 @@ struct task *task_current(void);
 const char *task_name(const struct task *task);
 uint64_t task_id(const struct task *task);
 
-/* Simulation: stops the running task until task_resume(). */
+/* Stops the running task until task_resume(), for simulation and holds. */
 void task_pause(void);
 void task_resume(struct task *task);
 bool task_paused(const struct task *task);

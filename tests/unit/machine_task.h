@@ -28,7 +28,7 @@ static __attribute__((unused)) void log_char(char c)
     logbuf[n + 1] = '\0';
 }
 
-static int setup(void **state)
+static __attribute__((unused)) int setup(void **state)
 {
     const struct sched_config config = {0};
     logbuf[0] = '\0';
