@@ -116,6 +116,8 @@ enum hyp_abort {
 
 /* The host's access to phys took a stage-2 abort. */
 enum hyp_abort hyp_host_abort(struct hyp *hyp, unsigned cpu, uint64_t phys, bool is_write);
+/* ESR_EL1 of the injected abort: that of EL2 with S1PTW, and for an access of the kernel the class of its own level. */
+uint64_t hyp_inject_esr(uint64_t esr_el2, bool from_el1);
 
 /* What the MMU is programmed with.  -HYP_ENOENT for an unknown handle. */
 struct hyp_vttbr {

@@ -118,6 +118,16 @@ enum hyp_abort hyp_host_abort(struct hyp *hyp, unsigned cpu, uint64_t phys, bool
     return HYP_ABORT_RETRY;
 }
 
+uint64_t hyp_inject_esr(uint64_t esr_el2, bool from_el1)
+{
+    uint64_t ec = ESR_EC(esr_el2);
+
+    /* "Same level" is the next class, of instruction and of data aborts. */
+    if (from_el1 && (ec == ESR_EC_IABT_LOW || ec == ESR_EC_DABT_LOW))
+        esr_el2 += UINT64_C(1) << ESR_EC_SHIFT;
+    return esr_el2 | ESR_S1PTW;
+}
+
 uint64_t hyp_host_tables(const struct hyp_memory_region *memory, unsigned nr_memory, unsigned pa_bits)
 {
     int start_level = (int)hyp_s2_start_level(pa_bits);

@@ -304,9 +304,11 @@ int fakehyp_unpin(struct fakehyp_pin *pin);
  * KVM_SET_USER_MEMORY_REGION2 with KVM_MEM_GUEST_MEMFD: binds
  * [gmem_offset, gmem_offset + size) of the file to [gpa, gpa + size).  size 0
  * deletes the slot; gmem may then be NULL.  The VM keeps the file.
- *   -EINVAL  unaligned, beyond the file or the IPA space, file of another VM or
+ *   -EINVAL  unaligned, beyond the file, file of another VM or
  *            connection, change of a slot that exists
  *   -EEXIST  overlaps another slot in IPA, or another binding in the file
+ *   -EFAULT  ends beyond the VM's IPA space (arm64's errno for it)
+ *   -EPERM   deletes a slot of a protected VM that has run: what is donated cannot come back
  */
 int fakehyp_set_memory_region(struct fakehyp_vm *vm, uint32_t slot, uint64_t gpa, uint64_t size,
                               struct fakehyp_gmem *gmem, uint64_t gmem_offset);

@@ -50,6 +50,17 @@ const struct ctl_command ctl_commands[] = {
         .run = ctl_audit,
     },
     {
+        .name = "kernel-load",
+        .summary = "let the host kernel touch a page: EL2 injects, EL1 answers",
+        .synopsis = "(--gmem ID --offset BYTES | --vm ID --gpa ADDR) [--fixup] [--json] [--socket PATH]",
+        .details = "Changes the model: a page of a guest is taken from it by force, and its IPA is dead.\n"
+                   "With --fixup, as copy_from_user() would, the answer is EFAULT and the guest keeps it.\n"
+                   "Exit status: 0 the load has read, 2 it was refused, usage, no daemon or no such page.\n",
+        .options = CTL_OPT_BIT(CTL_OPT_GMEM) | CTL_OPT_BIT(CTL_OPT_OFFSET) | CTL_OPT_BIT(CTL_OPT_VM) |
+                   CTL_OPT_BIT(CTL_OPT_GPA) | CTL_OPT_BIT(CTL_OPT_FIXUP),
+        .run = ctl_kernel_load,
+    },
+    {
         .name = "trace",
         .summary = "the daemon's events, one a line",
         .synopsis = "[--since SEQ] [--limit N] [--follow] [--vm ID] [--json] [--socket PATH]",
@@ -72,7 +83,7 @@ static void program_help(struct ctl_io *io)
                      "Looks into fakehypd, the emulator of guest private memory.\n\n"
                      "commands:\n");
     for (size_t i = 0; i < ctl_nr_commands; i++)
-        fprintf(io->out, "  %-8s  %s\n", ctl_commands[i].name, ctl_commands[i].summary);
+        fprintf(io->out, "  %-11s  %s\n", ctl_commands[i].name, ctl_commands[i].summary);
     fprintf(io->out, "\noptions:\n");
     ctl_print_options(io, PROGRAM_OPTIONS);
     fprintf(io->out, "\nThe daemon's socket is --socket PATH of the command, else $FAKEHYP_SOCKET, else\n"

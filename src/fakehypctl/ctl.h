@@ -20,6 +20,8 @@ enum ctl_exit {
     CTL_FAILED = 2,  /* no answer: usage, no daemon, an answer that makes no sense */
 };
 
+struct fakehyp_query_args;
+
 struct ctl_command {
     const char *name;
     const char *summary;  /* one line for the list of commands */
@@ -42,6 +44,10 @@ enum ctl_exit ctl_status(const struct ctl_args *args, struct ctl_io *io);
 enum ctl_exit ctl_page(const struct ctl_args *args, struct ctl_io *io);
 enum ctl_exit ctl_ptdump(const struct ctl_args *args, struct ctl_io *io);
 enum ctl_exit ctl_audit(const struct ctl_args *args, struct ctl_io *io);
+enum ctl_exit ctl_kernel_load(const struct ctl_args *args, struct ctl_io *io);
 enum ctl_exit ctl_trace(const struct ctl_args *args, struct ctl_io *io);
+
+/* The page that the options name, for a query; false after a complaint that begins with `who`. */
+bool ctl_names_page(const struct ctl_args *args, const char *who, struct fakehyp_query_args *query, struct ctl_io *io);
 
 #endif

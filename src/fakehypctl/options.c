@@ -39,6 +39,7 @@ static const struct option_info infos[CTL_NR_OPTS] = {
     [CTL_OPT_LIMIT] = {"limit", 'l', KIND_NUMBER, "N", "print N events at most", UINT32_MAX},
     [CTL_OPT_FOLLOW] = {"follow", 'f', KIND_FLAG, NULL, "go on with new events as they come", 0},
     [CTL_OPT_HOST] = {"host", 'H', KIND_FLAG, NULL, "the host's table", 0},
+    [CTL_OPT_FIXUP] = {"fixup", 'x', KIND_FLAG, NULL, "by an instruction of the exception table", 0},
     [CTL_OPT_STATE] = {"state", 't', KIND_FLAG, NULL, "page states, output addresses and annotations too", 0},
 };
 

@@ -28,6 +28,7 @@ enum ctl_opt {
     CTL_OPT_FOLLOW,
     CTL_OPT_HOST,
     CTL_OPT_STATE,
+    CTL_OPT_FIXUP,
     CTL_NR_OPTS,
 };
 

@@ -15,6 +15,7 @@ struct points;
 struct uffd_watch;
 
 #define STRAY_RING 64
+#define STRAY_FRAMES 16
 #define DAEMON_NR_SIGNALS 3
 
 /* An access to private memory that a client's SIGBUS handler told of. */
@@ -22,6 +23,8 @@ struct stray {
     uint64_t gmem, offset, addr, pc, t_ns;
     uint32_t pid, tid;
     char thread[32];
+    unsigned nr_frames;
+    uint64_t frame[STRAY_FRAMES]; /* return addresses, innermost first */
 };
 
 struct daemon {

@@ -48,7 +48,7 @@ int report_query(struct daemon *daemon, const Fakehyp__Query *query, char **text
         answer = report_status(daemon);
     } else if (!strcmp(query->what, "page")) {
         answer = report_page(daemon, query, &rc, caller);
-    } else if (!strcmp(query->what, "kernel-load")) {
+    } else if (!strcmp(query->what, "kernel-load") || !strcmp(query->what, "kernel-copy")) {
         answer = report_kernel_load(daemon, query, &rc, caller);
     } else if (!strcmp(query->what, "ptdump")) {
         answer = report_ptdump(daemon, query, &rc, caller);
@@ -57,8 +57,9 @@ int report_query(struct daemon *daemon, const Fakehyp__Query *query, char **text
     } else if (!strcmp(query->what, "capabilities")) {
         answer = capabilities();
     } else {
-        caller_explain(caller,
-                       "unknown query: status, page, ptdump, audit, trace, kernel-load and capabilities are known");
+        caller_explain(
+            caller,
+            "unknown query: status, page, ptdump, audit, trace, kernel-load, kernel-copy and capabilities are known");
         return -EINVAL;
     }
     if (!answer)
@@ -94,6 +95,14 @@ json_t *report_string(const char *text)
 
     text_copy(clean, sizeof(clean), text);
     return json_string(clean);
+}
+
+bool report_stage2_refuses(struct daemon *daemon, const struct page_report *page)
+{
+    struct hyp_frame_info info;
+
+    return page->allocated && !hyp_frame_info(machine_hyp(daemon->machine), page->pfn, &info) &&
+           info.host == PKVM_PAGE_NOPAGE;
 }
 
 void report_owner(struct daemon *daemon, const struct page_report *page, char *buf, size_t size)

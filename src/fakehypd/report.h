@@ -32,6 +32,8 @@ struct vm *report_find_vm(struct daemon *daemon, uint64_t id);
 struct gmem *report_find_gmem(struct daemon *daemon, uint64_t id);
 /* json_string() of text that may be no UTF-8. */
 json_t *report_string(const char *text);
+/* EL2's table says no to the host, whatever the attribute says. */
+bool report_stage2_refuses(struct daemon *daemon, const struct page_report *page);
 /* Where a page is: the frame's owner in words, "guest 0x1000 gfn 0x3". */
 void report_owner(struct daemon *daemon, const struct page_report *page, char *buf, size_t size);
 

@@ -84,6 +84,18 @@ static const char *guest_state(struct daemon *daemon, const struct page *page)
     return hyp_page_state_name(leaf.state);
 }
 
+/* Stages of translation that refuse a process of the host: EL1's attribute, then EL2's table. */
+static json_t *refused_by(struct daemon *daemon, const struct page *page)
+{
+    json_t *list = json_array();
+
+    if (page->report.private)
+        json_array_append_new(list, json_string("stage 1"));
+    if (report_stage2_refuses(daemon, &page->report))
+        json_array_append_new(list, json_string("stage 2"));
+    return list;
+}
+
 static json_t *holders(const struct page *page)
 {
     struct holder_info infos[MAX_HOLDERS];
@@ -106,6 +118,15 @@ static json_t *last_conversion(const struct page_report *report)
                      INT(sched_now() - report->converted_ns), "seq", INT(report->converted_seq));
 }
 
+static json_t *frames(const struct stray *stray)
+{
+    json_t *list = json_array();
+
+    for (unsigned i = 0; i < stray->nr_frames; i++)
+        json_array_append_new(list, json_integer(INT(stray->frame[i])));
+    return list;
+}
+
 static json_t *strays(const struct daemon *daemon, const struct page *page)
 {
     uint64_t nr = daemon->nr_strays, first = nr > STRAY_RING ? nr - STRAY_RING : 0;
@@ -114,9 +135,9 @@ static json_t *strays(const struct daemon *daemon, const struct page *page)
     for (uint64_t i = first; i < nr; i++) {
         const struct stray *s = &daemon->strays[i % STRAY_RING];
         if (s->gmem == gmem_id(page->gmem) && s->offset >> HOST_PAGE_SHIFT == page->index)
-            json_array_append_new(list, json_pack("{s:I, s:o, s:I, s:I, s:I}", "pid", INT(s->pid), "thread",
-                                                  report_string(s->thread), "pc", INT(s->pc), "age_ns",
-                                                  INT(sched_now() - s->t_ns), "addr", INT(s->addr)));
+            json_array_append_new(list, json_pack("{s:I, s:o, s:I, s:o, s:I, s:I}", "pid", INT(s->pid), "thread",
+                                                  report_string(s->thread), "pc", INT(s->pc), "frames", frames(s),
+                                                  "age_ns", INT(sched_now() - s->t_ns), "addr", INT(s->addr)));
     }
     return list;
 }
@@ -176,24 +197,28 @@ json_t *report_page(struct daemon *daemon, const Fakehyp__Query *query, int *err
     report_owner(daemon, &page.report, owner, sizeof(owner));
     const struct page_report *r = &page.report;
     *error = -ENOMEM;
-    return json_pack("{s:I, s:I, s:o, s:o, s:s, s:b, s:o, s:s, s:s, s:s, s:s, s:I, s:I, s:o, s:o, s:o, s:o}", "gmem",
-                     INT(gmem_id(page.gmem)), "offset", INT(page.index * HOST_PAGE_SIZE), "vm",
+    return json_pack("{s:I, s:I, s:o, s:o, s:s, s:b, s:o, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:o, s:o, s:o, s:o}",
+                     "gmem", INT(gmem_id(page.gmem)), "offset", INT(page.index * HOST_PAGE_SIZE), "vm",
                      r->vm ? json_integer(INT(vm_id(r->vm))) : json_null(), "gpa",
                      r->vm ? json_integer(INT(r->gpa)) : json_null(), "attribute", r->private ? "private" : "shared",
                      "allocated", r->allocated, "pfn", r->allocated ? json_integer(INT(r->pfn)) : json_null(),
                      "bytes_in", bytes_in(daemon, &page), "owner", owner, "host_state", host_state(daemon, &page),
-                     "guest_state", guest_state(daemon, &page), "refcount", INT(r->refcount), "mapcount",
-                     INT(r->mapcount), "holders", holders(&page), "last_conversion", last_conversion(r), "strays",
-                     strays(daemon, &page), "history", history(daemon, &page));
+                     "guest_state", guest_state(daemon, &page), "refused_by", refused_by(daemon, &page), "refcount",
+                     INT(r->refcount), "mapcount", INT(r->mapcount), "holders", holders(&page), "last_conversion",
+                     last_conversion(r), "strays", strays(daemon, &page), "history", history(daemon, &page));
 }
 
-/* What a stray access of the kernel itself leads to: the only query that changes anything. */
+/*
+ * What an access of the kernel itself leads to, with an entry in the exception
+ * table ("kernel-copy") or without: the only query that changes anything.
+ */
 json_t *report_kernel_load(struct daemon *daemon, const Fakehyp__Query *query, int *error, struct caller *caller)
 {
     struct page page = {.gmem = NULL};
     struct hyp_frame_info before, after;
     uint8_t bytes[16];
     char hex[2 * sizeof(bytes) + 1];
+    bool fixup = !strcmp(query->what, "kernel-copy");
 
     *error = query->by_gpa ? find_by_gpa(daemon, query, &page, caller) : find_by_offset(daemon, query, &page, caller);
     if (*error)
@@ -205,9 +230,13 @@ json_t *report_kernel_load(struct daemon *daemon, const Fakehyp__Query *query, i
         return NULL;
     }
     hyp_frame_info(machine_hyp(daemon->machine), page.report.pfn, &before);
-    *error = live_kernel_load(daemon->live, page.report.pfn, bytes, sizeof(bytes));
+    *error = live_kernel_load(daemon->live, page.report.pfn, fixup, bytes, sizeof(bytes));
     if (*error) {
-        caller_explain(caller, "the kernel would Oops: access to hypervisor-protected memory");
+        if (*error == -EFAULT)
+            caller_explain(caller,
+                           "stage 2 refuses the kernel: the copy ends with EFAULT, and the guest keeps its page");
+        else if (*error == -EPERM)
+            caller_explain(caller, "the kernel would Oops: access to hypervisor-protected memory");
         return NULL;
     }
     hyp_frame_info(machine_hyp(daemon->machine), page.report.pfn, &after);

@@ -62,6 +62,16 @@ static void say_state(struct words *words, const struct page_report *page, bool 
             seconds_since(page->converted_ns));
 }
 
+/* Real pKVM tells them apart by the signal: SIGBUS of stage 1, SIGSEGV of stage 2. */
+static void say_stages(struct words *words, const struct page_report *page, bool stage2)
+{
+    if (page->private)
+        say(words, "  refused by: stage 1 (the attribute is private)%s\n",
+            stage2 ? ", and stage 2 behind it (EL2's table)" : "; stage 2 would have let it through");
+    else if (stage2)
+        say(words, "  refused by: stage 2 alone (EL2's table): pKVM's signal would be SIGSEGV, SEGV_ACCERR\n");
+}
+
 /* References that outlive a conversion: those to a page that a guest took back. */
 static void say_holders(struct words *words, const struct gmem *gmem, uint64_t index)
 {
@@ -101,6 +111,9 @@ static void remember(struct daemon *daemon, const struct client *client, const F
                             .pid = (uint32_t)client->pid,
                             .tid = report->tid};
     text_copy(stray->thread, sizeof(stray->thread), report->thread);
+    stray->nr_frames = report->n_frame < STRAY_FRAMES ? (unsigned)report->n_frame : STRAY_FRAMES;
+    for (unsigned i = 0; i < stray->nr_frames; i++)
+        stray->frame[i] = report->frame[i];
 }
 
 /* The client's own word for the page is worth nothing unless it has that file. */
@@ -129,6 +142,7 @@ static void explain(struct req *req, const struct gmem *gmem, struct words *word
         taken = guest_owns && !page.private && mmu_side(machine_file(gmem), index).private;
         say_place(words, gmem, report->offset, &page);
         say_state(words, &page, taken, owner);
+        say_stages(words, &page, report_stage2_refuses(req->daemon, &page));
         say_holders(words, gmem, index);
     }
     say(words, "  thread: %s (tid %u), PC 0x%llx\n", thread[0] ? thread : "?", report->tid,

@@ -88,38 +88,3 @@ bool host_frame_slot(const struct host *host, uint64_t pfn, struct gmem **gmem, 
     *index = f->index;
     return *gmem != NULL;
 }
-
-/*
- * do_mem_abort() for an abort that EL2 injected (S1PTW set), taken at EL1 with
- * no exception-table entry: arch/arm64/mm/fault.c.
- */
-int host_kernel_abort(struct host *host, uint64_t pfn)
-{
-    struct gmem *gmem = NULL, *now;
-    uint64_t index, index_now, gfn;
-
-    if (host_frame_slot(host, pfn, &gmem, &index)) {
-        /* Keeps a conversion from moving the bytes that EL2 is about to zero. */
-        gmem_get(gmem);
-        task_lock_exclusive(&gmem->invalidate_lock);
-        if (!host_frame_slot(host, pfn, &now, &index_now) || now != gmem || index_now != index) {
-            /* It left the file meanwhile: whose it is now the access will tell when it is repeated. */
-            task_unlock_exclusive(&gmem->invalidate_lock);
-            gmem_put(gmem);
-            return 0;
-        }
-    }
-    int64_t rc = host_hvc(host, 0, HVC_force_reclaim_guest_page, pfn << HOST_PAGE_SHIFT, 0, 0, 0);
-    host_trace(host, &(struct host_event){.kind = HOST_EV_host_abort, .a0 = pfn, .rc = rc});
-    if (gmem) {
-        struct vm *vm = gmem_binding(gmem, index, &gfn);
-        if (rc == 0) {
-            frame_of(host, pfn)->flags &= (uint16_t)~FRAME_GUEST;
-            if (vm)
-                vm->nr_poisoned++;
-        }
-        task_unlock_exclusive(&gmem->invalidate_lock);
-        gmem_put(gmem);
-    }
-    return rc == -EAGAIN ? 0 : (int)rc;
-}

@@ -56,7 +56,7 @@ void caller_explain(struct caller *caller, const char *format, ...) __attribute_
     X(exit, "KVM_RUN returned; a0 = exit reason, a1 = gpa")                                                            \
     X(reclaim, "page taken back from a guest; a0 = pfn, a1 = gfn")                                                     \
     X(hvc, "host hypercall that failed; a0 = number, a1 = first argument")                                             \
-    X(host_abort, "kernel access refused by stage 2; a0 = pfn")                                                        \
+    X(host_abort, "EL2 injected an abort; a0 = pfn, a1 = ESR_EL1, note = its end")                                     \
     X(move, "bytes moved on the stage; a0 = 1 to the host, 0 from it, a1 = populated pages")                           \
     X(stray, "host process touched private memory; a0 = address, a1 = PC")                                             \
     X(stray_page, "bytes found where they must not be, dropped")                                                       \
@@ -235,6 +235,7 @@ uint64_t pin_id(const struct pin *pin);
 
 struct mm;
 struct mm *mm_new(struct host *host, const char *name, uint32_t pid);
+uint32_t mm_pid(const struct mm *mm);
 /* No fault may be on its way. */
 void mm_free(struct mm *mm);
 /* mmap of [offset, offset + length) bytes; *va is the address.  -ENODEV, -EINVAL as kvm_gmem_mmap(). */
@@ -310,8 +311,23 @@ struct run_record {
 /* KVM_RUN: waits until the VMM is needed.  Errors as KVM_RUN: -EFAULT with exit_reason 39 or 0, -EBUSY, -EINTR... */
 int vcpu_run(struct vcpu *vcpu, struct run_record *run, struct caller *caller);
 
-/* A kernel access to a frame was refused by stage 2 and has no fixup: force reclaim.  0: retry the access; else the
- * kernel would Oops. */
-int host_kernel_abort(struct host *host, uint64_t pfn);
+/* ---- aborts that EL2 injects ---------------------------------------------------------------------------------------
+ */
+
+struct host_abort {
+    uint64_t esr; /* as the vector at EL1 has it: S1PTW is EL2's mark, the class says from which level the access was */
+    uint64_t pfn; /* AT S1E1R of the fault address */
+    bool fixup;   /* the instruction is in the exception table, as those of copy_from_user() are */
+    uint32_t pid; /* of the process at EL0 */
+};
+enum host_abort_end {
+    HOST_ABORT_RETRY,   /* the access is repeated */
+    HOST_ABORT_SIGSEGV, /* EL0: the process gets SIGSEGV, SEGV_ACCERR */
+    HOST_ABORT_FIXUP,   /* EL1 with a fixup: EFAULT, or a short copy */
+    HOST_ABORT_OOPS,    /* EL1 without, and the page cannot be taken from its owner */
+};
+/* (task) do_mem_abort().  At EL1 without a fixup the page is force-reclaimed: zeroed, and its IPA dead for the guest.
+ */
+enum host_abort_end host_mem_abort(struct host *host, const struct host_abort *abort);
 
 #endif

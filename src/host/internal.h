@@ -154,6 +154,8 @@ struct gmem_driver {
     /* Back to the host, scrubbed as the hypervisor does: 0 or -errno, then the frame is lost. */
     int (*teardown_page)(struct vm *vm, uint64_t gfn, uint64_t pfn);
     int (*teardown_end)(struct vm *vm);
+    /* What mapping a page costs, paid before anything else of an abort: 0 or -ENOMEM. */
+    int (*guest_prepare)(struct vcpu *vcpu);
     /* Gives the page to the guest at gfn. */
     int (*guest_map)(struct vcpu *vcpu, unsigned cpu, uint64_t gfn, uint64_t pfn);
     /* The guest faulted where EL1 believes a page to be: is its IPA dead? */

@@ -58,6 +58,11 @@ struct mm *mm_new(struct host *host, const char *name, uint32_t pid)
     return mm;
 }
 
+uint32_t mm_pid(const struct mm *mm)
+{
+    return mm->pid;
+}
+
 static void drop_pte(struct vma *vma, struct pte *pte)
 {
     struct host *host = vma->gmem->host;

@@ -202,9 +202,6 @@ static int pkvm_teardown_end(struct vm *vm)
 static int pkvm_guest_map(struct vcpu *vcpu, unsigned cpu, uint64_t gfn, uint64_t pfn)
 {
     struct host *host = vcpu->vm->host;
-    int rc = topup(vcpu);
-    if (rc)
-        return rc;
     if (vcpu->vm->config.is_protected)
         return (int)host_hvc(host, cpu, HVC_host_donate_guest, pfn, gfn, 0, 0);
     return (int)host_hvc(host, cpu, HVC_host_share_guest, pfn, gfn, 1, HYP_PROT_RWX);
@@ -240,6 +237,7 @@ const struct gmem_driver pkvm_driver = {
     .teardown_begin = pkvm_teardown_begin,
     .teardown_page = pkvm_teardown_page,
     .teardown_end = pkvm_teardown_end,
+    .guest_prepare = topup,
     .guest_map = pkvm_guest_map,
     .fault_is_poison = pkvm_fault_is_poison,
     .reclaim_page = pkvm_reclaim_page,

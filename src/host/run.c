@@ -29,13 +29,18 @@ static int map_page(struct vcpu *vcpu, unsigned cpu, const struct memslot *slot,
         run->size = HOST_PAGE_SIZE;
         return -EFAULT;
     }
+    /* The order is pkvm_mem_abort()'s: what EL2 asks for its tables, whether the page is there, the page, the donation.
+     */
+    int rc = vm->driver->guest_prepare(vcpu);
+    if (rc)
+        return rc;
     *pfn = cache_lookup(gmem, index);
     bool mapped = *pfn && frame_of(vm->host, *pfn)->flags & FRAME_GUEST;
     if ((mapped || vm->nr_poisoned) && vm->driver->fault_is_poison(vcpu, cpu))
         return -EFAULT;
     if (mapped)
         return RUN_AGAIN; /* another vCPU was faster */
-    int rc = gmem_get_folio(gmem, index, pfn);
+    rc = gmem_get_folio(gmem, index, pfn);
     if (rc)
         return rc;
     sched_point("abort:folio");

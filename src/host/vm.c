@@ -67,27 +67,37 @@ static void unlink_slot(struct vm *vm, struct memslot *slot)
     gmem_put(gmem);
 }
 
-/* pkvm_destroy_hyp_vm(): every page that the guest has comes back before EL2 forgets the VM. */
+/*
+ * Every page of a slot that the guest has comes back; lost ones EL2 did not
+ * give.  Under the file's lock, held exclusively: a conversion of another
+ * client may be moving these very bytes.
+ */
+static void reclaim_slot(struct vm *vm, const struct memslot *s, uint64_t *done, uint64_t *lost)
+{
+    uint64_t index, pfn, end = s->index + s->nr_pages;
+
+    for (uint64_t at = s->index; gmem_next_folio(s->gmem, at, end, &index, &pfn); at = index + 1) {
+        struct frame *f = frame_of(vm->host, pfn);
+        if (!(f->flags & FRAME_GUEST))
+            continue;
+        if (vm->driver->teardown_page(vm, s->gfn + (index - s->index), pfn)) {
+            ++*lost;
+            continue;
+        }
+        f->flags &= (uint16_t)~FRAME_GUEST;
+        sched_point("teardown:page");
+        if (++*done % 256 == 0)
+            sched_relax();
+    }
+}
+
+/* pkvm_destroy_hyp_vm(): before EL2 forgets the VM. */
 static uint64_t reclaim_all(struct vm *vm)
 {
     uint64_t done = 0, lost = 0;
     for (struct memslot *s = vm->slots; s; s = s->next) {
-        uint64_t index, pfn, end = s->index + s->nr_pages;
-        /* A conversion of another client may be moving these very bytes. */
         task_lock_exclusive(&s->gmem->invalidate_lock);
-        for (uint64_t at = s->index; gmem_next_folio(s->gmem, at, end, &index, &pfn); at = index + 1) {
-            struct frame *f = frame_of(vm->host, pfn);
-            if (!(f->flags & FRAME_GUEST))
-                continue;
-            if (vm->driver->teardown_page(vm, s->gfn + (index - s->index), pfn)) {
-                lost++;
-                continue;
-            }
-            f->flags &= (uint16_t)~FRAME_GUEST;
-            sched_point("teardown:page");
-            if (++done % 256 == 0)
-                sched_relax();
-        }
+        reclaim_slot(vm, s, &done, &lost);
         task_unlock_exclusive(&s->gmem->invalidate_lock);
     }
     if (lost)
@@ -245,14 +255,22 @@ static int delete_region(struct vm *vm, uint32_t slot_nr, struct caller *caller)
     if (!slot || slot->gmem != gmem) {
         caller_explain(caller, "slot %u was deleted meanwhile", slot_nr);
         rc = -EINVAL;
-    } else if (vm->el2_ready) {
-        /* A protected VM's slots are fixed once it ran: what is donated could not come back (mmu.c). */
-        caller_explain(caller, "slot %u: memslots are fixed after the first run of the VM", slot_nr);
+    } else if (vm->el2_ready && vm->config.is_protected) {
+        /* What is donated could not come back (mmu.c). */
+        caller_explain(caller, "slot %u: memslots of a protected VM are fixed after its first run", slot_nr);
         rc = -EPERM;
     } else {
-        sched_point("slot:removing");
-        vm->host->arch.slot_remove(vm->host->arch.ctx, vm, slot);
-        unlink_slot(vm, slot);
+        uint64_t done = 0, lost = 0;
+        /* What an unprotected VM has is shared with it, and is unshared; the file's lock keeps new faults out. */
+        reclaim_slot(vm, slot, &done, &lost);
+        if (lost) {
+            caller_explain(caller, "slot %u: EL2 did not unshare %llu of its pages", slot_nr, (unsigned long long)lost);
+            rc = -EIO;
+        } else {
+            sched_point("slot:removing");
+            vm->host->arch.slot_remove(vm->host->arch.ctx, vm, slot);
+            unlink_slot(vm, slot);
+        }
     }
     task_unlock_exclusive(&gmem->invalidate_lock);
     gmem_put(gmem);
@@ -267,9 +285,8 @@ static int check_arguments(const struct vm *vm, uint64_t gpa, uint64_t size, con
         caller_explain(caller, "gpa, size and offset must be multiples of 4096");
         return -EINVAL;
     }
-    uint64_t limit = UINT64_C(1) << vm->config.ipa_bits;
-    if (gpa >= limit || size > limit - gpa) {
-        caller_explain(caller, "slot ends beyond the %u-bit IPA space", vm->config.ipa_bits);
+    if (gpa + size < gpa) {
+        caller_explain(caller, "gpa + size wraps around");
         return -EINVAL;
     }
     if (!gmem || gmem->vm_id != vm->id) {
@@ -305,6 +322,11 @@ static int check_overlap(const struct vm *vm, uint32_t slot_nr, uint64_t gpa, ui
             caller_explain(caller, "slot %u binds part of this range of the file already", l->slot->slot);
             return -EEXIST;
         }
+    }
+    /* kvm_arch_prepare_memory_region() of arm64 comes last, and has an errno of its own. */
+    if (gpa + size > UINT64_C(1) << vm->config.ipa_bits) {
+        caller_explain(caller, "slot ends beyond the %u-bit IPA space", vm->config.ipa_bits);
+        return -EFAULT;
     }
     return 0;
 }

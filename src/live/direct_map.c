@@ -119,11 +119,13 @@ int live_direct_map_load(struct live *live, struct gmem *gmem, uint64_t offset, 
     return rc;
 }
 
-int live_kernel_load(struct live *live, uint64_t pfn, void *buf, size_t length)
+int live_kernel_load(struct live *live, uint64_t pfn, bool fixup, void *buf, size_t length)
 {
+    const struct host_access access = {.pfn = pfn, .el1 = true, .fixup = fixup};
     struct host *host = machine_host(live->machine);
 
     for (;;) {
+        struct s2_walk walk;
         struct gmem *gmem;
         uint64_t index;
         if (!host_frame_slot(host, pfn, &gmem, &index) || length > PAGE)
@@ -131,14 +133,15 @@ int live_kernel_load(struct live *live, uint64_t pfn, void *buf, size_t length)
         int rc = live_direct_map_load(live, gmem, index * PAGE, buf, length);
         if (rc != -EFAULT)
             return rc;
+        mmu_walk_host(live->machine, pfn, &walk);
+        /* Stage 2 has nothing against it: the page is private by attribute only, which the kernel's own map is not. */
+        if (walk.valid)
+            return live_read(live, machine_file(gmem), false, index * PAGE, buf, length);
         /* What EL2 changes takes its time, and the file's owner may close it meanwhile. */
         gmem_get(gmem);
-        bool retry = machine_host_abort(live->machine, pfn, false);
-        /* Stage 2 has nothing against it: the page is private by attribute only, and still the host's. */
-        rc = retry ? live_read(live, machine_file(gmem), false, index * PAGE, buf, length)
-                   : host_kernel_abort(host, pfn);
+        enum host_abort_end end = machine_host_abort(live->machine, &access);
         gmem_put(gmem);
-        if (retry || rc)
-            return rc;
+        if (end != HOST_ABORT_RETRY)
+            return end == HOST_ABORT_FIXUP ? -EFAULT : -EPERM;
     }
 }

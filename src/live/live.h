@@ -108,11 +108,12 @@ unsigned live_audit(struct live *live, void (*report)(void *ctx, const char *tex
 int live_direct_map_load(struct live *live, struct gmem *gmem, uint64_t offset, void *buf, size_t length);
 
 /*
- * (task) A load by errant kernel code from the start of a frame of guest
- * memory.  Where stage 2 refuses it really faults, EL2 injects the abort, and
- * EL1 answers as do_mem_abort(): the page is force-reclaimed, its IPA dead for
- * the guest, and the load repeated reads zeros.  0; -EPERM where the kernel would Oops.
+ * (task) A load by kernel code from the start of a frame of guest memory.
+ * Where stage 2 refuses it really faults, EL2 injects the abort, and EL1
+ * answers as do_mem_abort(): with a fixup -EFAULT and nothing else happens;
+ * without, the page is force-reclaimed, its IPA dead for the guest, and the
+ * load repeated reads zeros.  0; -EPERM where the kernel would Oops.
  */
-int live_kernel_load(struct live *live, uint64_t pfn, void *buf, size_t length);
+int live_kernel_load(struct live *live, uint64_t pfn, bool fixup, void *buf, size_t length);
 
 #endif

@@ -170,15 +170,25 @@ int64_t cpu_hvc(void *ctx, unsigned cpu, uint64_t number, const uint64_t args[4]
     return regs[0] ? -EOPNOTSUPP : (int64_t)regs[1];
 }
 
-bool machine_host_abort(struct machine *m, uint64_t pfn, bool is_write)
+enum host_abort_end machine_host_abort(struct machine *m, const struct host_access *access)
 {
     volatile enum hyp_abort verdict = HYP_ABORT_INJECT;
+    struct s2_walk walk;
+
+    mmu_walk_host(m, access->pfn, &walk);
     task_lock_exclusive(&m->el2_lock);
     if (!m->panicked && !setjmp(m->panic_jump))
-        verdict = hyp_host_abort(m->hyp, 0, pfn << 12, is_write);
+        verdict = hyp_host_abort(m->hyp, 0, access->pfn << 12, access->write);
     task_unlock_exclusive(&m->el2_lock);
     mmu_drain(m);
-    return verdict == HYP_ABORT_RETRY;
+    if (verdict == HYP_ABORT_RETRY)
+        return HOST_ABORT_RETRY;
+    uint64_t esr =
+        ESR_EC_DABT_LOW << ESR_EC_SHIFT | ESR_FSC_TRANS_L((unsigned)walk.level) | (access->write ? ESR_WNR : 0);
+    return host_mem_abort(m->host, &(struct host_abort){.esr = hyp_inject_esr(esr, access->el1),
+                                                        .pfn = access->pfn,
+                                                        .fixup = access->fixup,
+                                                        .pid = access->pid});
 }
 
 /* ---- CPUs and vcpus ---- */

@@ -45,9 +45,16 @@ void machine_guest_trap(struct vcpu *vcpu, const struct hyp_trap *trap);
 /* True while the vcpu is inside vcpu_run() and executes guest code. */
 bool machine_vcpu_in_guest(const struct vcpu *vcpu);
 
-/* The host's access to a frame meets stage 2: true when it may be repeated, false when the host gets an abort. (task)
- */
-bool machine_host_abort(struct machine *machine, uint64_t pfn, bool is_write);
+/* Who in the host accesses a frame. */
+struct host_access {
+    uint64_t pfn;
+    bool write;
+    bool el1;     /* the kernel, else a process */
+    bool fixup;   /* el1: by an instruction of the exception table */
+    uint32_t pid; /* not el1 */
+};
+/* (task) Stage 2 does not translate the access: EL2 maps the page, or injects an abort that EL1 answers. */
+enum host_abort_end machine_host_abort(struct machine *machine, const struct host_access *access);
 
 /* ---- the MMU --------------------------------------------------------------------------------------------------- */
 

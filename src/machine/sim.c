@@ -220,28 +220,37 @@ static int sim_write(void *ctx, struct mfile *file, bool in_host, uint64_t offse
 
 /* ---- host processes ---------------------------------------------------------------------------------------------- */
 
-/* One byte range of one page, as the MMU sees it: stage 1, then stage 2, then memory. */
-static enum sim_access host_access(struct sim *sim, struct mm *mm, uint64_t va, bool write, void *buf, const void *from,
-                                   size_t length)
+/* What the end of an injected abort is for the access. */
+static enum sim_access injected(enum host_abort_end end)
 {
+    return end == HOST_ABORT_SIGSEGV ? SIM_SIGSEGV : end == HOST_ABORT_FIXUP ? SIM_EFAULT : SIM_OOPS;
+}
+
+/* One byte range of one page, as the MMU sees it: stage 1, then stage 2, then memory. */
+static enum sim_access host_access(struct sim *sim, struct mm *mm, uint64_t va, bool write, bool uaccess, void *buf,
+                                   const void *from, size_t length)
+{
+    struct host_access access = {.write = write, .el1 = uaccess, .fixup = uaccess, .pid = mm_pid(mm)};
+
     for (;;) {
-        uint64_t pfn, index;
+        uint64_t index;
         struct gmem *gmem;
         struct s2_walk walk;
-        if (!mm_pte_present(mm, va, &pfn)) {
-            int rc = mm_fault(mm, va, write, &pfn);
+        if (!mm_pte_present(mm, va, &access.pfn)) {
+            int rc = mm_fault(mm, va, write, &access.pfn);
             if (rc)
-                return rc == -ENOENT ? SIM_SIGSEGV : SIM_SIGBUS;
+                return uaccess ? SIM_EFAULT : rc == -ENOENT ? SIM_SIGSEGV : SIM_SIGBUS;
             sched_point("access:mapped");
             continue;
         }
-        mmu_walk_host(sim->machine, pfn, &walk);
+        mmu_walk_host(sim->machine, access.pfn, &walk);
         if (!walk.valid) {
-            if (machine_host_abort(sim->machine, pfn, write))
+            enum host_abort_end end = machine_host_abort(sim->machine, &access);
+            if (end == HOST_ABORT_RETRY)
                 continue;
-            return SIM_SIGSEGV;
+            return injected(end);
         }
-        if (!host_frame_slot(machine_host(sim->machine), pfn, &gmem, &index))
+        if (!host_frame_slot(machine_host(sim->machine), access.pfn, &gmem, &index))
             return SIM_SIGSEGV;
         struct mfile *file = machine_file(gmem);
         bool in_host = !mmu_side(file, index).private;
@@ -260,35 +269,64 @@ static enum sim_access host_access(struct sim *sim, struct mm *mm, uint64_t va, 
 
 enum sim_access sim_host_read(struct sim *sim, struct mm *mm, uint64_t va, void *buf, size_t length)
 {
-    return host_access(sim, mm, va, false, buf, NULL, length);
+    return host_access(sim, mm, va, false, false, buf, NULL, length);
 }
 
 enum sim_access sim_host_write(struct sim *sim, struct mm *mm, uint64_t va, const void *buf, size_t length)
 {
-    return host_access(sim, mm, va, true, NULL, buf, length);
+    return host_access(sim, mm, va, true, false, NULL, buf, length);
 }
 
-int sim_kernel_load(struct sim *sim, uint64_t pfn, void *buf, size_t length)
+/* copy_from_user() and copy_to_user(), a page at a time. */
+static size_t user_copy(struct sim *sim, struct mm *mm, uint64_t va, bool write, void *buf, const void *from,
+                        size_t length)
 {
+    size_t done = 0;
+
+    while (done < length) {
+        size_t part = PAGE - (va + done) % PAGE;
+        if (part > length - done)
+            part = length - done;
+        if (host_access(sim, mm, va + done, write, true, write ? NULL : (char *)buf + done,
+                        write ? (const char *)from + done : NULL, part))
+            break;
+        done += part;
+    }
+    return length - done;
+}
+
+size_t sim_copy_from_user(struct sim *sim, struct mm *mm, uint64_t va, void *buf, size_t length)
+{
+    return user_copy(sim, mm, va, false, buf, NULL, length);
+}
+
+size_t sim_copy_to_user(struct sim *sim, struct mm *mm, uint64_t va, const void *buf, size_t length)
+{
+    return user_copy(sim, mm, va, true, NULL, buf, length);
+}
+
+enum sim_access sim_kernel_load(struct sim *sim, uint64_t pfn, bool fixup, void *buf, size_t length)
+{
+    const struct host_access access = {.pfn = pfn, .el1 = true, .fixup = fixup};
+
     for (;;) {
         struct s2_walk walk;
         struct gmem *gmem;
         uint64_t index;
         mmu_walk_host(sim->machine, pfn, &walk);
         if (!walk.valid) {
-            if (machine_host_abort(sim->machine, pfn, false))
+            enum host_abort_end end = machine_host_abort(sim->machine, &access);
+            if (end == HOST_ABORT_RETRY)
                 continue;
-            int rc = host_kernel_abort(machine_host(sim->machine), pfn);
-            if (rc)
-                return rc;
-            continue;
+            return injected(end);
         }
         if (!host_frame_slot(machine_host(sim->machine), pfn, &gmem, &index)) {
             memset(buf, 0, length);
-            return 0;
+            return SIM_OK;
         }
         struct mfile *file = machine_file(gmem);
-        return sim_read(sim, file, !mmu_side(file, index).private, index * PAGE, buf, length);
+        sim_read(sim, file, !mmu_side(file, index).private, index * PAGE, buf, length);
+        return SIM_OK;
     }
 }
 

@@ -24,13 +24,18 @@ enum sim_access {
     SIM_OK = 0,
     SIM_SIGBUS = 1,  /* stage 1: private, or past the end */
     SIM_SIGSEGV = 2, /* no VMA, or stage 2 refused (pKVM injects) */
+    SIM_EFAULT = 3,  /* the kernel, by an instruction of the exception table */
+    SIM_OOPS = 4,    /* the kernel, by another one */
 };
 
 /* (task) Loads and stores of a host process, within one page. */
 enum sim_access sim_host_read(struct sim *sim, struct mm *mm, uint64_t va, void *buf, size_t length);
 enum sim_access sim_host_write(struct sim *sim, struct mm *mm, uint64_t va, const void *buf, size_t length);
-/* (task) A kernel load through the direct map: 0, or -errno when the kernel would Oops. */
-int sim_kernel_load(struct sim *sim, uint64_t pfn, void *buf, size_t length);
+/* (task) As the kernel's: how many bytes were not copied. */
+size_t sim_copy_from_user(struct sim *sim, struct mm *mm, uint64_t va, void *buf, size_t length);
+size_t sim_copy_to_user(struct sim *sim, struct mm *mm, uint64_t va, const void *buf, size_t length);
+/* (task) A kernel load through the direct map, within one page: SIM_OK, SIM_EFAULT with a fixup, SIM_OOPS without. */
+enum sim_access sim_kernel_load(struct sim *sim, uint64_t pfn, bool fixup, void *buf, size_t length);
 
 /* Gives the VM a guest whose vcpus do what the functions below ask; vcpu_run() executes it. */
 int sim_guest_start(struct sim *sim, struct vm *vm);

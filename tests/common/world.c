@@ -55,6 +55,14 @@ void w_store(struct world *w, uint64_t page, uint8_t value, enum world_end expec
     world_note(w, end != expected, "store(%u): %s", PAGE_NR(page), end_name[end]);
 }
 
+void w_kernel_load(struct world *w, uint64_t page, bool fixup, int expected, uint8_t value)
+{
+    uint8_t got = 0;
+    int rc = w->ops->kernel_load(w, page, fixup, &got);
+    world_note(w, rc != expected || (!rc && got != value), "kernel load(%u)%s: %d, %u", PAGE_NR(page),
+               fixup ? " with a fixup" : "", rc, rc ? 0 : got);
+}
+
 void w_convert_raw(struct world *w, uint64_t offset, uint64_t size, uint64_t attributes, int expected)
 {
     uint64_t error_offset = UINT64_MAX;

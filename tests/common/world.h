@@ -63,6 +63,8 @@ struct world_ops {
     int (*pin)(struct world *w, uint64_t page, uint64_t nr, enum world_pin kind, const char *label, unsigned slot);
     void (*unpin)(struct world *w, unsigned slot);
     int (*fallocate)(struct world *w, int mode, int64_t offset, int64_t length);
+    /* A load of the kernel from the start of the page, with an entry in the exception table or without. */
+    int (*kernel_load)(struct world *w, uint64_t page, bool fixup, uint8_t *value);
     /* The guest's next instruction; it is executed by guest_run(). */
     void (*guest_give)(struct world *w, enum world_insn insn, uint64_t gpa, uint64_t value);
     void (*guest_run)(struct world *w, struct world_exit *exit);
@@ -91,6 +93,8 @@ void world_note(struct world *w, bool wrong, const char *format, ...) __attribut
 void w_touch(struct world *w, uint64_t page, enum world_end expected);
 void w_load(struct world *w, uint64_t page, uint8_t expected); /* succeeds with this byte */
 void w_store(struct world *w, uint64_t page, uint8_t value, enum world_end expected);
+/* The kernel's: 0 with this byte, or -errno. */
+void w_kernel_load(struct world *w, uint64_t page, bool fixup, int expected, uint8_t value);
 void w_convert(struct world *w, uint64_t page, uint64_t nr, uint64_t attributes, int expected);
 /* Refused with EAGAIN: at this page, naming this holder. */
 void w_busy(struct world *w, uint64_t page, uint64_t nr, uint64_t busy_page, const char *holder);

@@ -2,6 +2,7 @@
 /* The world on the live stage: libfakehyp and a puppet. */
 #include "tests/common/world.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,6 +72,24 @@ static void live_run(struct world *w, void (*play)(struct world *w))
 static bool live_touch(struct world *w, uint64_t page, bool write, uint8_t *value)
 {
     return write ? pvm_writes(&backend(w)->vm, page * PAGE, *value) : pvm_reads(&backend(w)->vm, page * PAGE, value);
+}
+
+static int live_world_kernel_load(struct world *w, uint64_t page, bool fixup, uint8_t *value)
+{
+    unsigned byte = 0;
+    char *json;
+    int rc =
+        fakehyp_query(backend(w)->fh, fixup ? "kernel-copy" : "kernel-load", backend(w)->vm.gmem, page * PAGE, &json);
+
+    if (rc)
+        return rc;
+    json_t *answer = json_loads(json, 0, NULL);
+    if (sscanf(json_string_value(json_object_get(answer, "bytes")), "%2x", &byte) != 1)
+        rc = -EPROTO;
+    *value = (uint8_t)byte;
+    json_decref(answer);
+    free(json);
+    return rc;
 }
 
 static int live_convert(struct world *w, uint64_t offset, uint64_t size, uint64_t attributes, uint64_t *error_offset,
@@ -148,6 +167,7 @@ const struct world_ops world_live = {
     .run = live_run,
     .rebuild = live_rebuild,
     .touch = live_touch,
+    .kernel_load = live_world_kernel_load,
     .convert = live_convert,
     .pin = live_pin,
     .unpin = live_unpin,

@@ -174,6 +174,24 @@ static bool sim_touch(struct world *w, uint64_t page, bool write, uint8_t *value
     return (write ? sim_host_write(s->sim, s->mm, va, value, 1) : sim_host_read(s->sim, s->mm, va, value, 1)) == SIM_OK;
 }
 
+static int sim_world_kernel_load(struct world *w, uint64_t page, bool fixup, uint8_t *value)
+{
+    struct sim_world *s = backend(w);
+    struct page_report report;
+
+    gmem_page_report(s->gmem, page, &report);
+    if (!report.allocated)
+        return -ENOENT;
+    switch (sim_kernel_load(s->sim, report.pfn, fixup, value, 1)) {
+    case SIM_OK:
+        return 0;
+    case SIM_EFAULT:
+        return -EFAULT;
+    default:
+        return -EPERM;
+    }
+}
+
 static int sim_convert(struct world *w, uint64_t offset, uint64_t size, uint64_t attributes, uint64_t *error_offset,
                        char *holder, size_t holder_size)
 {
@@ -261,6 +279,7 @@ const struct world_ops world_sim = {
     .run = sim_run,
     .rebuild = sim_rebuild,
     .touch = sim_touch,
+    .kernel_load = sim_world_kernel_load,
     .convert = sim_convert,
     .pin = sim_pin,
     .unpin = sim_unpin,

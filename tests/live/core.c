@@ -217,6 +217,19 @@ static void dies_and_is_explained(void **state)
     assert_int_equal(number(stray, "pid"), x.pid);
     assert_int_equal(number(stray, "addr") & 0xfff, 0x123);
     uint64_t pc = (uint64_t)number(stray, "pc");
+    /* And by whom it was called: the same frames as the victim printed. */
+    const json_t *frames = json_object_get(stray, "frames");
+    assert_true(json_array_size(frames) >= 2);
+    for (size_t i = 0; i < json_array_size(frames); i++) {
+        snprintf(expected, sizeof(expected), "[0x%llx]",
+                 (unsigned long long)json_integer_value(json_array_get(frames, i)));
+        if (!strstr(x.text, expected))
+            fail_msg("frame %s is not in: %s", expected, x.text);
+    }
+    const json_t *refused = json_object_get(page, "refused_by");
+    assert_int_equal(json_array_size(refused), 2);
+    assert_string_equal(json_string_value(json_array_get(refused, 0)), "stage 1");
+    assert_string_equal(json_string_value(json_array_get(refused, 1)), "stage 2");
     assert_string_equal(json_string_value(json_object_get(page, "attribute")), "private");
     assert_non_null(strstr(json_string_value(json_object_get(page, "owner")), "guest"));
     const json_t *last = json_object_get(page, "last_conversion");
@@ -224,8 +237,13 @@ static void dies_and_is_explained(void **state)
     assert_int_equal(number(last, "pid"), getpid());
 
     /* So does what it printed. */
-    const char *const words[] = {"private", "offset 0x5123", "owner: guest", "last conversion: to private",
-                                 "thread",  "PC 0x"};
+    const char *const words[] = {"refused by: stage 1 (the attribute is private), and stage 2 behind it",
+                                 "private",
+                                 "offset 0x5123",
+                                 "owner: guest",
+                                 "last conversion: to private",
+                                 "thread",
+                                 "PC 0x"};
     assert_says(&x, words, sizeof(words) / sizeof(words[0]));
     snprintf(expected, sizeof(expected), "0x%llx", (unsigned long long)pc);
     assert_non_null(strstr(x.text, expected));
@@ -252,8 +270,12 @@ static void dies_and_is_explained(void **state)
 /* The guest took the page without asking: the file's attribute does not say so, and the VMM still holds a reference. */
 static void taken_back_is_explained(void **state)
 {
-    static const char *const words[] = {"state: taken back by the guest", "still shared", "owner: guest",
-                                        "held by: virtio-blk (FOLL_PIN, pid ", "the guest must share the page"};
+    static const char *const words[] = {"state: taken back by the guest",
+                                        "still shared",
+                                        "owner: guest",
+                                        "held by: virtio-blk (FOLL_PIN, pid ",
+                                        "the guest must share the page",
+                                        "refused by: stage 2 alone (EL2's table): pKVM's signal would be SIGSEGV"};
     static struct victim x;
     struct fakehyp_pin *pin;
     struct pvm v;
@@ -266,6 +288,11 @@ static void taken_back_is_explained(void **state)
     run_victim(&x, v.gmem, NULL);
     assert_died(&x);
     assert_says(&x, words, sizeof(words) / sizeof(words[0]));
+    json_t *page = rig_page(v.fh, v.gmem, VICTIM_PAGE * PAGE);
+    const json_t *refused = json_object_get(page, "refused_by");
+    assert_int_equal(json_array_size(refused), 1);
+    assert_string_equal(json_string_value(json_array_get(refused, 0)), "stage 2");
+    json_decref(page);
     must(fakehyp_unpin(pin));
     remove_dir(x.dir);
     pvm_destroy(&v);

@@ -271,6 +271,51 @@ static void fallocate_errors(struct world *w)
     w_guest_load(w, 1, 0);
 }
 
+/* Nobody but stage 2 stops the kernel's own map: what it does then depends on the instruction. */
+static void kernel_accesses(struct world *w)
+{
+    w_store(w, 0, 7, WORLD_OK);
+    w_convert(w, ALL, WORLD_PRIVATE, 0);
+    /* Private by attribute, and still the host's. */
+    w_kernel_load(w, 0, true, 0, 7);
+    w_kernel_load(w, 0, false, 0, 7);
+    w_touch(w, 0, WORLD_REFUSED);
+    w_kernel_load(w, 1, false, -ENOENT, 0);
+    /* Shared by the guest. */
+    w_guest_store(w, 4, 44);
+    w_guest_share(w, 4, 0);
+    w_kernel_load(w, 4, true, 0, 44);
+    w_kernel_load(w, 4, false, 0, 44);
+    w_guest_load(w, 4, 44);
+    /* The guest's own: a fixup leaves it alone. */
+    w_guest_store(w, 2, 22);
+    w_kernel_load(w, 2, true, -EFAULT, 0);
+    w_guest_load(w, 2, 22);
+    /* Without one the page is taken, zeroed; it is the host's then, and its IPA is dead. */
+    w_kernel_load(w, 2, false, 0, 0);
+    w_kernel_load(w, 2, true, 0, 0);
+    w_touch(w, 2, WORLD_REFUSED);
+    w_convert(w, 2, 1, WORLD_SHARED, 0);
+    w_load(w, 2, 0);
+    w_store(w, 2, 9, WORLD_OK);
+    w_guest_touch(w, 2, WORLD_POISONED);
+}
+
+/* The attribute says shared, the guest has not shared it: the process is refused by stage 2 alone. */
+static void stage_2_alone(struct world *w)
+{
+    w_convert(w, ALL, WORLD_PRIVATE, 0);
+    w_guest_store(w, 5, 55);
+    w_convert(w, 5, 1, WORLD_SHARED, 0);
+    w_touch(w, 5, WORLD_REFUSED);
+    w_kernel_load(w, 5, true, -EFAULT, 0);
+    w_touch(w, 5, WORLD_REFUSED);
+    w_kernel_load(w, 5, false, 0, 0);
+    w_load(w, 5, 0);
+    w_store(w, 5, 66, WORLD_OK);
+    w_load(w, 5, 66);
+}
+
 static void retry_after_unpin(struct world *w)
 {
     w_convert(w, ALL, WORLD_PRIVATE, 0);
@@ -431,6 +476,8 @@ static const struct CMUnitTest tests[] = {
     SCRIPT(punch_of_owned, false),
     SCRIPT(punch_of_private_hole, false),
     SCRIPT(fallocate_errors, false),
+    SCRIPT(kernel_accesses, false),
+    SCRIPT(stage_2_alone, false),
     SCRIPT(retry_after_unpin, false),
     SCRIPT(guest_touches_shared, false),
     SCRIPT(guest_call_errors, false),

@@ -102,6 +102,7 @@ static void page_text(void **state)
                 "  owner         guest 0x1000 gfn 0x40003\n"
                 "  host state    NOPAGE\n"
                 "  guest state   OWNED\n"
+                "  host access   refused by stage 1 (attribute) and by stage 2 (EL2's table)\n"
                 "  references    refcount 1025, mapcount 0\n"
                 "  last change   to private, 3.2 s ago, by vmm (pid 4242), conversion 42\n"
                 "\n"
@@ -110,8 +111,8 @@ static void page_text(void **state)
                 "      1  FOLL_PIN  4242  1.5 ms ago  vmm/disk0\n"
                 "\n"
                 "stray accesses while private\n"
-                "        WHEN   PID         ADDRESS        PC  THREAD\n"
-                "  900 ns ago  4242  0x7f0000000000  0x401000  virtio-tx\n"
+                "        WHEN   PID         ADDRESS        PC  THREAD     CALLED FROM\n"
+                "  900 ns ago  4242  0x7f0000000000  0x401000  virtio-tx  0x401000 0x401100\n"
                 "\n"
                 "history\n"
                 "  EVENT      TIME  WHAT\n"
@@ -134,11 +135,27 @@ static void page_by_address(void **state)
                 "  owner         host\n"
                 "  host state    OWNED\n"
                 "  guest state   NOPAGE\n"
+                "  host access   allowed\n"
                 "  references    refcount 0, mapcount 0\n"
                 "  last change   none: as it was created\n");
     assert_true(fake->query.by_gpa);
     assert_int_equal(fake->query.vm, 2);
     assert_int_equal(fake->query.gpa, 1 << 30);
+}
+
+static void kernel_load_text(void **state)
+{
+    ctl_fake_answer(fake, CANNED_KERNEL_LOAD);
+    assert_text(ctl_fake_run("kernel-load", "--vm=1", "--gpa=0x5000", NULL), CTL_OK,
+                "PFN 0x80005: read 00000000000000000000000000000000\n"
+                "stage 2 refused: the page was taken from its guest by force, zeroed, and its IPA is poisoned\n");
+    assert_string_equal(fake->query.what, "kernel-load");
+    assert_int_equal(fake->query.gpa, 0x5000);
+    ctl_fake_answer(fake, "{\"pfn\":9,\"bytes\":\"4142\",\"reclaimed\":false}");
+    assert_text(ctl_fake_run("kernel-load", "--gmem=1", "--offset=4K", "--fixup", NULL), CTL_OK,
+                "PFN 0x9: read 4142\nstage 2 let it through: nothing has changed\n");
+    assert_string_equal(fake->query.what, "kernel-copy");
+    assert_has(ctl_fake_run("kernel-load", "--gmem=1", NULL)->err, "kernel-load: which page?");
 }
 
 static void page_that_is_not(void **state)
@@ -371,6 +388,7 @@ int main(void)
         cmocka_unit_test(status_of_an_idle_daemon),
         cmocka_unit_test(page_text),
         cmocka_unit_test(page_by_address),
+        cmocka_unit_test(kernel_load_text),
         cmocka_unit_test(page_that_is_not),
         cmocka_unit_test(audit_text),
         cmocka_unit_test(json_is_the_daemons),

@@ -20,17 +20,21 @@
 #define CANNED_PAGE                                                                                                    \
     "{\"gmem\":5,\"offset\":12288,\"vm\":1,\"gpa\":1073754112,\"attribute\":\"private\",\"allocated\":true,"           \
     "\"pfn\":4660,\"bytes_in\":\"private file\",\"owner\":\"guest 0x1000 gfn 0x40003\",\"host_state\":\"NOPAGE\","     \
-    "\"guest_state\":\"OWNED\",\"refcount\":1025,\"mapcount\":0,"                                                      \
+    "\"guest_state\":\"OWNED\",\"refused_by\":[\"stage 1\",\"stage 2\"],\"refcount\":1025,\"mapcount\":0,"             \
     "\"holders\":[{\"what\":\"vmm/disk0\",\"kind\":\"FOLL_PIN\",\"count\":1,\"pid\":4242,\"age_ns\":1500000}],"        \
     "\"last_conversion\":{\"to\":\"private\",\"pid\":4242,\"program\":\"vmm\",\"age_ns\":3250000000,\"seq\":42},"      \
-    "\"strays\":[{\"pid\":4242,\"thread\":\"virtio-tx\",\"pc\":4198400,\"age_ns\":900,\"addr\":139637976727552}],"     \
+    "\"strays\":[{\"pid\":4242,\"thread\":\"virtio-tx\",\"pc\":4198400,\"frames\":[4198400,4198656],\"age_ns\":900,"   \
+    "\"addr\":139637976727552}],"                                                                                      \
     "\"history\":[{\"t_ns\":1000000,\"seq\":3,\"text\":\"donated to guest\"},"                                         \
     "{\"t_ns\":2000000000,\"seq\":42,\"text\":\"convert to private: ok\"}]}"
+
+#define CANNED_KERNEL_LOAD "{\"pfn\":524293,\"bytes\":\"00000000000000000000000000000000\",\"reclaimed\":true}"
 
 /* A page that nobody has touched. */
 #define CANNED_FRESH_PAGE                                                                                              \
     "{\"gmem\":5,\"offset\":0,\"vm\":null,\"gpa\":null,\"attribute\":\"shared\",\"allocated\":false,\"pfn\":null,"     \
-    "\"bytes_in\":\"nowhere\",\"owner\":\"host\",\"host_state\":\"OWNED\",\"guest_state\":\"NOPAGE\",\"refcount\":0,"  \
+    "\"bytes_in\":\"nowhere\",\"owner\":\"host\",\"host_state\":\"OWNED\",\"guest_state\":\"NOPAGE\",\"refused_by\":[" \
+    "],\"refcount\":0,"                                                                                                \
     "\"mapcount\":0,\"holders\":[],\"last_conversion\":null,\"strays\":[],\"history\":[]}"
 
 #define CANNED_AUDIT_CLEAN                                                                                             \

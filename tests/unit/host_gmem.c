@@ -163,9 +163,11 @@ static void binding_table(struct simworld *w)
         {0, 0, 0x10000, P, w->gmem, 16 * P, -EINVAL},
         {0, 0, 0x10000, 4 * P, w->gmem, UINT64_C(0x7ffffffffffff000), -EINVAL},
         {0, 0, 0x10000, 4 * P, w->gmem, -P, -EINVAL},
-        {0, 0, UINT64_C(1) << 40, 4 * P, w->gmem, 0, -EINVAL},
-        {0, 0, (UINT64_C(1) << 40) - P, 2 * P, w->gmem, 0, -EINVAL},
-        {0, 0, -P, 2 * P, w->gmem, 0, -EINVAL},
+        {0, 0, UINT64_C(1) << 40, 4 * P, w->gmem, 0, -EFAULT}, /* arm64's answer, after all other checks */
+        {0, 0, (UINT64_C(1) << 40) - P, 2 * P, w->gmem, 0, -EFAULT},
+        {0, 0, UINT64_C(1) << 50, 4 * P, foreign, 0, -EINVAL},
+        {0, 0, -2 * P, P, w->gmem, 0, -EFAULT},
+        {0, 0, -P, 2 * P, w->gmem, 0, -EINVAL},              /* wraps */
         {0, 0, 0x10000, 0, w->gmem, 0, -EINVAL},             /* deletes what is not there */
         {32767, 0, 0x10000, 4 * P, w->gmem, 2 * P, -EINVAL}, /* KVM_USER_MEM_SLOTS */
         {0x10000, 0, 0x10000, 4 * P, w->gmem, 2 * P, -EINVAL},

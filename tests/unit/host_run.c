@@ -144,6 +144,40 @@ static void memslots_after_the_first_run(struct simworld *w)
     end_vm(w);
 }
 
+/* What an unprotected VM has is shared with it: its slot can go, and another can take the place. */
+static void a_slot_of_an_unprotected_vm_goes(struct simworld *w)
+{
+    struct run_job run = {.vcpu = w->vcpu};
+    struct guest_job guest = {.vcpu = w->vcpu, .gpa = 3 * P, .write = true, .byte = 'g'};
+    struct page_report page;
+    struct hyp_frame_info info;
+    char byte;
+
+    start_run(w, &run);
+    start_guest(w, &guest);
+    assert_int_equal(guest.rc, 0);
+    gmem_page_report(w->gmem, 3, &page);
+    assert_int_equal(hyp_frame_info(w->machine->hyp, page.pfn, &info), 0);
+    assert_int_equal(info.share_count, 1);
+    assert_int_equal(vm_set_memory_region(w->vm, 0, 0, 0, 0, NULL, 0, &w->caller), 0);
+    assert_int_equal(hyp_frame_info(w->machine->hyp, page.pfn, &info), 0);
+    assert_int_equal(info.share_count, 0);
+    assert_int_equal(info.host, PKVM_PAGE_OWNED);
+    sw_audit(w);
+    /* The guest finds a device where its memory was. */
+    guest = (struct guest_job){.vcpu = w->vcpu, .gpa = 3 * P};
+    start_guest(w, &guest);
+    assert_true(run.done);
+    assert_int_equal(run.run.exit_reason, KVM_EXIT_MMIO);
+    assert_int_equal(vm_set_memory_region(w->vm, 5, 0, 0, 16 * P, w->gmem, 0, &w->caller), 0);
+    start_run(w, &run);
+    assert_true(guest.done);
+    assert_int_equal(guest.byte, 'g');
+    sw_must(sim_host_read(w->sim, w->mm, w->va + 3 * P, &byte, 1), SIM_OK);
+    assert_int_equal(byte, 'g');
+    end_vm(w);
+}
+
 static void memory_fault(struct simworld *w)
 {
     struct run_job run = {.vcpu = w->vcpu};
@@ -350,6 +384,7 @@ SIMWORLD(vcpu_table, .bare = true)
 SIMWORLD(busy_and_dying, .no_vmm = true, .nr_vcpus = 2)
 SIMWORLD(mmio, .no_vmm = true)
 SIMWORLD(memslots_after_the_first_run, .no_vmm = true)
+SIMWORLD(a_slot_of_an_unprotected_vm_goes, .no_vmm = true, .unprotected = true)
 SIMWORLD(memory_fault, .no_vmm = true)
 SIMWORLD(hypercalls_pass_through, .no_vmm = true)
 SIMWORLD(a_vmm_that_only_claims_to_have_converted, .no_vmm = true)
@@ -371,6 +406,7 @@ int main(void)
         cmocka_unit_test(test_busy_and_dying),
         cmocka_unit_test(test_mmio),
         cmocka_unit_test(test_memslots_after_the_first_run),
+        cmocka_unit_test(test_a_slot_of_an_unprotected_vm_goes),
         cmocka_unit_test(test_memory_fault),
         cmocka_unit_test(test_hypercalls_pass_through),
         cmocka_unit_test(test_a_vmm_that_only_claims_to_have_converted),

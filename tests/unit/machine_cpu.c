@@ -43,7 +43,8 @@ static void after_a_panic(struct simworld *w)
     assert_int_equal(hvc(w, HVC_reserve_vm, 0), -EIO);
     assert_int_equal(vm_create(machine_host(w->machine), &config, &vm, &w->caller), -EIO);
     assert_null(vm);
-    assert_false(machine_host_abort(w->machine, w->machine->ram_base >> 12, false));
+    const struct host_access access = {.pfn = w->machine->ram_base >> 12, .el1 = true};
+    assert_int_equal(machine_host_abort(w->machine, &access), HOST_ABORT_OOPS);
     assert_non_null(machine_panicked(w->machine));
     w->machine->panicked = false;
     sw_audit(w);
@@ -98,25 +99,31 @@ static void refused_first_runs(struct simworld *w)
     host->arch.hvc = cpu_hvc;
 }
 
+/* An access of the kernel without a fixup, which EL2 has refused. */
+static enum host_abort_end kernel_abort(struct simworld *w, uint64_t pfn)
+{
+    uint64_t esr = ESR_EC_DABT_LOW << ESR_EC_SHIFT | ESR_FSC_TRANS_L(3);
+    return host_mem_abort(machine_host(w->machine), &(struct host_abort){.esr = hyp_inject_esr(esr, true), .pfn = pfn});
+}
+
 static void kernel_aborts(struct simworld *w)
 {
-    struct host *host = machine_host(w->machine);
     struct host_counts counts;
     char byte = 'h';
     sw_must(sim_host_write(w->sim, w->mm, w->va, &byte, 1), SIM_OK);
     /* Nothing in the way any more: the access is repeated. */
-    sw_must(host_kernel_abort(host, pfn_of(w, 0)), 0);
+    sw_must(kernel_abort(w, pfn_of(w, 0)), HOST_ABORT_RETRY);
     sw_must(sim_host_read(w->sim, w->mm, w->va, &byte, 1), SIM_OK);
     assert_int_equal(byte, 'h');
     /* EL2's own, and no memory at all: the kernel would Oops. */
-    sw_must(host_kernel_abort(host, w->machine->pool_pfn), -EPERM);
-    sw_must(host_kernel_abort(host, 1), -EFAULT);
+    sw_must(kernel_abort(w, w->machine->pool_pfn), HOST_ABORT_OOPS);
+    sw_must(kernel_abort(w, 1), HOST_ABORT_OOPS);
     /* What was taken by force is the host's: it can be freed. */
     sw_must(sw_convert(w, 0, 16, true), 0);
     sw_must(sim_guest_write(w->vcpu, 3 * P, "secret", 7), 0);
-    sw_must(sim_kernel_load(w->sim, pfn_of(w, 3), &byte, 1), 0);
+    sw_must(sim_kernel_load(w->sim, pfn_of(w, 3), false, &byte, 1), 0);
     sw_must(gmem_fallocate(w->gmem, 3, 0, 16 * P, &w->caller), 0);
-    host_counts(host, &counts);
+    host_counts(machine_host(w->machine), &counts);
     assert_int_equal(counts.data_frames, 0);
 }
 
@@ -161,7 +168,7 @@ static void drained_before_anybody_goes_on(struct simworld *w)
     sw_must(sim_guest_write(w->vcpu, 2 * P, "secret", 7), 0);
     sw_must(sw_convert(w, 2, 1, false), 0);
     sw_must(sim_host_read(w->sim, w->mm, w->va + 2 * P, &byte, 1), SIM_SIGSEGV);
-    sw_must(host_kernel_abort(host, pfn_of(w, 2)), 0);
+    sw_must(kernel_abort(w, pfn_of(w, 2)), HOST_ABORT_RETRY);
     sw_must(sim_host_read(w->sim, w->mm, w->va + 2 * P, &byte, 1), SIM_OK);
     assert_int_equal(byte, 0);
     assert_true(entries > 2);

@@ -57,7 +57,7 @@ static void bring(struct simworld *w, uint64_t index, enum el2_state to)
     if (to == GUEST_UNSHARED)
         sw_must(sim_guest_hvc(w->vcpu, (uint64_t[4]){SMCCC_MEM_UNSHARE, index * P, 0, 0}, &x0), 0);
     if (to == RECLAIMED)
-        sw_must(sim_kernel_load(w->sim, pfn_of(w, index), &byte, 1), 0);
+        sw_must(sim_kernel_load(w->sim, pfn_of(w, index), false, &byte, 1), 0);
 }
 
 /* Stage 1 ∩ stage 2: the attribute says shared, and EL2 does not say no. */

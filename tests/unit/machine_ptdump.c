@@ -98,7 +98,7 @@ static void guest_table(struct simworld *w)
     EXPECT(w, vm, true, VALID(0, P, 3, OWNED), VALID(P, 5 * P, 3, OWNED), EMPTY(5 * P, 8 * P, 3),
            VALID(8 * P, 9 * P, 3, OWNED), EMPTY(9 * P, 2 * M, 3), EMPTY(2 * M, G, 2), EMPTY(G, 1024 * G, 1));
     sw_must(sim_guest_hvc(w->vcpu, (uint64_t[4]){SMCCC_MEM_SHARE, 2 * P, 0, 0}, &x0), 0);
-    sw_must(sim_kernel_load(w->sim, pfn_of(w, 8), &byte, 1), 0);
+    sw_must(sim_kernel_load(w->sim, pfn_of(w, 8), false, &byte, 1), 0);
     EXPECT(w, vm, false, VALID(0, 5 * P, 3, OWNED), EMPTY(5 * P, 8 * P, 3), MARKED(8 * P, 9 * P, 3, POISON),
            EMPTY(9 * P, 2 * M, 3), EMPTY(2 * M, G, 2), EMPTY(G, 1024 * G, 1));
     EXPECT(w, vm, true, VALID(0, P, 3, OWNED), VALID(P, 2 * P, 3, OWNED), VALID(2 * P, 3 * P, 3, SHARED_OWNED),

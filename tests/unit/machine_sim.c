@@ -94,7 +94,7 @@ static void kernel_access_poisons(struct simworld *w)
     sw_must(sw_convert(w, 0, 16, true), 0);
     sw_must(sim_guest_write(w->vcpu, 0x4000, "secret", 7), 0);
     gmem_page_report(w->gmem, 4, &page);
-    sw_must(sim_kernel_load(w->sim, page.pfn, buf, 7), 0);
+    sw_must(sim_kernel_load(w->sim, page.pfn, false, buf, 7), 0);
     assert_int_equal(buf[0], 0);
     assert_int_equal(sim_guest_read(w->vcpu, 0x4000, buf, 7), -ESRCH);
     assert_int_equal(w->run_rc, -EFAULT);
@@ -112,7 +112,7 @@ struct load_job {
 static void load_task(void *arg)
 {
     struct load_job *job = arg;
-    job->rc = sim_kernel_load(job->w->sim, job->pfn, job->buf, sizeof(job->buf));
+    job->rc = sim_kernel_load(job->w->sim, job->pfn, false, job->buf, sizeof(job->buf));
     job->done = true;
 }
 
