@@ -22,14 +22,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <jansson.h>
-
 #include "src/proto/chan.h"
 #include "tests/bench/bench.h"
 
-#define TOUCH 256       /* pages that are touched for one value of the time */
-#define TOUCH_LONG 4096 /* for the memory, which comes in pieces */
-#define TRACE_EVENTS 65536
+#define TOUCH 256      /* pages that are touched for one value of the time */
+#define DONATED 65536u /* pages that are converted together: 256 MiB */
 #define WAIT_US 100
 
 /* In memory that the processes share: who is told to measure, and what it measured. */
@@ -39,7 +36,7 @@ struct lap {
     double us;      /* a page */
 };
 
-static struct lap *new_lap(unsigned pages)
+struct lap *lap_new(unsigned pages)
 {
     struct lap *lap = mmap(NULL, sizeof(*lap), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
@@ -47,6 +44,11 @@ static struct lap *new_lap(unsigned pages)
         die("mmap");
     lap->pages = pages;
     return lap;
+}
+
+void lap_free(struct lap *lap)
+{
+    munmap(lap, sizeof(*lap));
 }
 
 static uint64_t lap_bytes(const struct lap *lap)
@@ -74,7 +76,7 @@ static void touch_when_told(struct lap *lap, volatile char *base)
     }
 }
 
-static double next_lap(struct lap *lap)
+double lap_next(struct lap *lap)
 {
     unsigned n = atomic_fetch_add(&lap->wanted, 1) + 1;
 
@@ -143,14 +145,8 @@ static int guest_main(struct fakehyp_guest *guest, void *arg)
     return 0;
 }
 
-struct bench_vm {
-    struct fakehyp_vm *vm;
-    struct fakehyp_gmem *gmem;
-    struct fakehyp_vcpu *vcpu;
-};
-
 /* A running guest that has touched nothing yet. */
-static void start(struct bench_vm *b, struct fakehyp *fh, struct lap *lap)
+void guest_start(struct bench_vm *b, struct fakehyp *fh, struct lap *lap)
 {
     uint64_t size = lap_bytes(lap);
 
@@ -164,101 +160,81 @@ static void start(struct bench_vm *b, struct fakehyp *fh, struct lap *lap)
         die("running the guest");
 }
 
-static void stop(struct bench_vm *b)
+void guest_stop(struct bench_vm *b)
 {
     fakehyp_vm_destroy(b->vm);
     fakehyp_gmem_close(b->gmem);
 }
 
-void guest_aborts(struct fakehyp *fh)
+static void aborts(void)
 {
+    const char *name = "guest stage-2 abort, populated, until it goes on";
     double ours[PAIRS], plain[PAIRS];
-    struct lap *lap = new_lap(TOUCH), *floor = new_lap(TOUCH);
     struct bench_vm b;
     int pair[2];
 
-    start(&b, fh, lap);
+    if (!wanted(name))
+        return;
+    struct lap *lap = lap_new(TOUCH), *floor = lap_new(TOUCH);
+    guest_start(&b, daemon_connection(), lap);
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
         die("socketpair");
     pid_t handler = child_of(floor, pair[0], pair[1], true), child = child_of(floor, pair[1], pair[0], false);
     close(pair[0]);
     close(pair[1]);
     for (unsigned i = 0; i < PAIRS; i++) {
-        ours[i] = next_lap(lap);
-        plain[i] = next_lap(floor);
+        ours[i] = lap_next(lap);
+        plain[i] = lap_next(floor);
     }
-    result("guest stage-2 abort, populated, until it goes on", "us", ours, plain, 1.5);
+    result(name, "us", ours, plain, 1.5);
     waitpid(child, NULL, 0);
     kill(handler, SIGKILL);
     waitpid(handler, NULL, 0);
-    stop(&b);
-    munmap(lap, sizeof(*lap));
-    munmap(floor, sizeof(*floor));
+    guest_stop(&b);
+    lap_free(lap);
+    lap_free(floor);
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------------------ */
-
-/* What of the daemon's memory is state of the model: all but the guests' pages themselves.  Bytes. */
-static double model_bytes(struct fakehyp *fh)
+/*
+ * Pages that the guest owns, one EL2 entry each: a conversion moves no bytes, but must ask of each page whose it is.
+ * The floor is what a range without any pages costs, and one call into EL2 for each.
+ */
+static void donated(void)
 {
-    char path[64], line[512], *text;
-    bool guest_page = false;
-    unsigned long kib, total = 0;
-
-    if (fakehyp_query(fh, "status", NULL, 0, &text))
-        die("status");
-    json_t *status = json_loads(text, 0, NULL);
-    snprintf(path, sizeof(path), "/proc/%d/smaps", (int)json_integer_value(json_object_get(status, "pid")));
-    json_decref(status);
-    free(text);
-    FILE *f = fopen(path, "re");
-    if (!f)
-        die("smaps of the daemon");
-    while (fgets(line, sizeof(line), f)) {
-        unsigned long from, to;
-        if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
-            guest_page = strstr(line, "memfd:guest_memfd") != NULL;
-        else if (!guest_page && sscanf(line, "Rss: %lu kB", &kib) == 1)
-            total += kib;
-    }
-    fclose(f);
-    return (double)total * 1024;
-}
-
-/* The trace's ring costs the same whatever happens: once it is full it does not look like growth. */
-static void fill_trace(struct fakehyp_gmem *gmem)
-{
-    struct fakehyp_pin *pin;
-
-    for (unsigned i = 0; i < TRACE_EVENTS; i += 2)
-        if (fakehyp_pin(gmem, GIB, PAGE, FAKEHYP_FOLL_PIN, "bench", &pin) || fakehyp_unpin(pin))
-            die("pin");
-}
-
-void daemon_memory(struct fakehyp *fh)
-{
-    struct lap *lap = new_lap(TOUCH_LONG);
-    struct fakehyp_vm *vm;
-    struct fakehyp_gmem *gmem;
+    const char *private_row = "256 MiB donated in 4K pages to private",
+               *shared_row = "256 MiB donated in 4K pages to shared";
+    double to_private[PAIRS], to_shared[PAIRS], floor_private[PAIRS], floor_shared[PAIRS];
     struct bench_vm b;
-    double before = model_bytes(fh);
 
-    if (fakehyp_vm_create(fh, NULL, &vm) ||
-        fakehyp_gmem_create(vm, 1024 * GIB, FAKEHYP_GMEM_MMAP | FAKEHYP_GMEM_INIT_SHARED, &gmem) ||
-        fakehyp_set_memory_region(vm, 0, 0, 512 * GIB, gmem, 0) || fakehyp_convert(gmem, 0, GIB, FAKEHYP_PRIVATE, NULL))
-        die("a VM of 1 TiB");
-    bounded("memory of a VM of 1 TiB, nothing populated", "MiB", (model_bytes(fh) - before) / (double)MIB, 16);
-    fill_trace(gmem);
-    fakehyp_vm_destroy(vm);
-    fakehyp_gmem_close(gmem);
+    if (!wanted(private_row) && !wanted(shared_row))
+        return;
+    struct lap *lap = lap_new(DONATED / PAIRS + 1);
+    uint64_t size = DONATED * PAGE;
+    guest_start(&b, daemon_connection(), lap);
+    for (unsigned i = 0; i < PAIRS; i++)
+        lap_next(lap);
+    for (unsigned i = 0; i < PAIRS; i++) {
+        double t = now_us();
+        if (fakehyp_convert(b.gmem, 0, size, FAKEHYP_SHARED, NULL))
+            die("convert");
+        to_shared[i] = now_us() - t;
+        floor_shared[i] = round_trip(b.gmem, FAKEHYP_SHARED) + round_trip(b.gmem, FAKEHYP_SHARED) +
+                          registration(size, false) + DONATED * el2_call_us();
+        t = now_us();
+        if (fakehyp_convert(b.gmem, 0, size, FAKEHYP_PRIVATE, NULL))
+            die("convert");
+        to_private[i] = now_us() - t;
+        floor_private[i] = round_trip(b.gmem, FAKEHYP_PRIVATE) + round_trip(b.gmem, FAKEHYP_PRIVATE) +
+                           registration(size, true) + DONATED * el2_call_us();
+    }
+    result(private_row, "us", to_private, floor_private, 1.2);
+    result(shared_row, "us", to_shared, floor_shared, 1.2);
+    guest_stop(&b);
+    lap_free(lap);
+}
 
-    start(&b, fh, lap);
-    /* The first lap also pays for what a VM has once. */
-    next_lap(lap);
-    before = model_bytes(fh);
-    for (unsigned i = 1; i < PAIRS; i++)
-        next_lap(lap);
-    bounded("memory of a donated page", "bytes", (model_bytes(fh) - before) / ((PAIRS - 1) * TOUCH_LONG), 44);
-    stop(&b);
-    munmap(lap, sizeof(*lap));
+void guest_rows(void)
+{
+    aborts();
+    donated();
 }
