@@ -18,7 +18,7 @@ _fakehyp() {
     help=$("$program" ${command:+"$command"} --help 2>/dev/null) || return
 
     # "  -s, --socket PATH   text", and lists of commands as "  doctor   text".
-    local with_option='^ +((-[A-Za-z]), )?(--[a-z-]+)( ([A-Z]+))?( |$)' a_command='^  ([a-z]+)  '
+    local with_option='^ +((-[A-Za-z]), )?(--[a-z-]+)( ([A-Z]+))?( |$)' a_command='^  ([a-z-]+)  '
     while IFS= read -r line; do
         if [[ $line =~ $with_option ]]; then
             options+=("${BASH_REMATCH[3]}")
