@@ -186,47 +186,34 @@ static int64_t handle_tlb_flush_vmid(struct host_call *call)
 HYP_HOST_CALL_MAP(X)
 #undef X
 
-/* Number of arguments, or -1 for a number that is no call. */
-static int nr_args(uint64_t n)
+/*
+ * A switch and not a table of functions: that would be relocated data, and EL2 has none.
+ * False for a number that is no call.
+ */
+static bool dispatch(uint64_t n, struct host_call *call, int64_t *ret)
 {
     switch (n) {
 #define X(number, name, nargs)                                                                                         \
     case number:                                                                                                       \
-        return nargs;
+        *ret = handle_##name(call);                                                                                    \
+        return true;
         HYP_HOST_CALL_MAP(X)
 #undef X
     }
-    return -1;
-}
-
-/* A switch and not a table of functions: that would be relocated data, and EL2 has none. */
-static int64_t dispatch(uint64_t n, struct host_call *call)
-{
-    switch (n) {
-#define X(number, name, nargs)                                                                                         \
-    case number:                                                                                                       \
-        return handle_##name(call);
-        HYP_HOST_CALL_MAP(X)
-#undef X
-    }
-    return -HYP_EINVAL;
+    return false;
 }
 
 enum hyp_next hyp_host_hvc(struct hyp *hyp, unsigned cpu, uint64_t regs[8])
 {
     struct host_call call = {.hyp = hyp, .cpu = cpu, .next = HYP_NEXT_HOST};
     uint64_t n = regs[0] - HVC_HOST_BASE;
-    int nargs = nr_args(n);
     int64_t ret;
 
-    if (cpu >= hyp->nr_cpus || nargs < 0 || (!hyp->finalized && n >= HVC_PKVM_ONLY)) {
-        regs[0] = (uint64_t)SMCCC_RET_NOT_SUPPORTED;
-        return HYP_NEXT_HOST;
-    }
-    for (int i = 0; i < nargs; i++)
+    for (unsigned i = 0; i < MAX_ARGS; i++)
         call.arg[i] = regs[1 + i];
-    ret = dispatch(n, &call);
-    if (call.next == HYP_NEXT_HOST) {
+    if (cpu >= hyp->nr_cpus || (!hyp->finalized && n >= HVC_PKVM_ONLY) || !dispatch(n, &call, &ret)) {
+        regs[0] = (uint64_t)SMCCC_RET_NOT_SUPPORTED;
+    } else if (call.next == HYP_NEXT_HOST) {
         regs[0] = 0;
         regs[1] = (uint64_t)ret;
     }

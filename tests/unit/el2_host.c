@@ -211,6 +211,18 @@ static void test_boot_configurations(void **state)
     memory[0].base = EL2_BASE_PFN << 12;
     memory[1].base = (EL2_BASE_PFN + 2048) << 12;
 
+    /* NOMAP memory needs no records: it is the host's for ever, and nothing to give. */
+    memory[1].nomap = true;
+    config = good;
+    config.vmemmap_nr = 2048;
+    memset(config.vmemmap, 0, 4096 * sizeof(struct hyp_page));
+    assert_int_equal(hyp_init(hyp, &config), 0);
+    assert_int_equal(pkvm_force_reclaim(hyp, (EL2_BASE_PFN + 2048) << 12), -HYP_EAGAIN);
+    assert_int_equal(pkvm_hyp_donate_host(hyp, EL2_BASE_PFN + 2048, 1), -HYP_EPERM);
+    assert_int_equal(pkvm_host_share_hyp(hyp, EL2_BASE_PFN + 2048), -HYP_EPERM);
+    assert_int_equal(hyp_check(hyp, NULL, NULL), 0);
+    memory[1].nomap = false;
+
     for (unsigned pa_bits = 33; pa_bits <= 48; pa_bits++) {
         struct hyp_vttbr vttbr;
 
@@ -303,6 +315,15 @@ static void assert_found(struct el2 *el2, const char *rule)
         el2_check(el2);                                                                                                \
     } while (0)
 
+#define DAMAGE_HYP(el2, page, value, rule)                                                                             \
+    do {                                                                                                               \
+        struct hyp_page saved_ = *(page);                                                                              \
+        (page)->hyp_state_comp = (value) ^ PKVM_PAGE_NOPAGE;                                                           \
+        assert_found(el2, rule);                                                                                       \
+        *(page) = saved_;                                                                                              \
+        el2_check(el2);                                                                                                \
+    } while (0)
+
 static void test_check_sees_damage(void **state)
 {
     struct el2 *el2 = *state;
@@ -356,6 +377,38 @@ static void test_check_sees_damage(void **state)
     DAMAGE(el2, *host.ptep[3], UINT64_C(0x2000000000000002), "I4:");
     DAMAGE(el2, *host.ptep[3], s2_leaf(pfn[0] << 12, s2_host_device_attr(), 3), "I12:");
     DAMAGE(el2, vm->nr_mapped, 7, "VM's count");
+    /* Each side of each rule, one record at a time. */
+    DAMAGE_HYP(el2, hyp_page(hyp, pfn[2]), PKVM_PAGE_OWNED, "I2:");
+    DAMAGE_HYP(el2, hyp_page(hyp, pfn[0]), PKVM_PAGE_OWNED, "I4:");
+    DAMAGE_HYP(el2, hyp_page(hyp, pfn[0]), PKVM_PAGE_SHARED_BORROWED, "I1:");
+    DAMAGE_HYP(el2, hyp_page(hyp, pfn[1]), PKVM_PAGE_SHARED_BORROWED, "I6:");
+    DAMAGE_HYP(el2, hyp_page(hyp, pfn[3]), PKVM_PAGE_OWNED, "I8:");
+    DAMAGE_HYP(el2, hyp_page(hyp, pvm.host_kvm >> 12), PKVM_PAGE_NOPAGE, "I8:");
+    DAMAGE_HYP(el2, hyp_page(hyp, pvm.pgd >> 12), PKVM_PAGE_NOPAGE, "I4:");
+    DAMAGE_STATE(el2, hyp_page(hyp, pvm.pgd >> 12), PKVM_PAGE_OWNED, "I4:");
+    DAMAGE_STATE(el2, hyp_page(hyp, pvm.host_kvm >> 12), PKVM_PAGE_OWNED, "I8:");
+    DAMAGE_STATE(el2, hyp_page(hyp, pfn[0]), PKVM_PAGE_POISON, "I1:");
+    DAMAGE(el2, hyp_page(hyp, pfn[0])->refcount, 1, "I1:");
+    DAMAGE(el2, hyp_page(hyp, pfn[1])->refcount, 1, "I6:");
+    DAMAGE(el2, hyp_page(hyp, pfn[3])->refcount, 1, "I8:");
+    DAMAGE(el2, hyp_page(hyp, pfn[0])->host_share_guest_count, 1, "I7:");
+    DAMAGE(el2, hyp_page(hyp, pfn[1])->host_share_guest_count, 1, "I6:");
+    DAMAGE(el2, hyp_page(hyp, pfn[2])->host_share_guest_count, 1, "I2:");
+    DAMAGE(el2, *np_leaf.ptep[3], S2_PTE_POISON, "I11:");
+    DAMAGE(el2, *owned.ptep[3], (*owned.ptep[3] & ~S2_PTE_ADDR) | el2->gap_pfn << 12, "I1:");
+    DAMAGE(el2, *owned.ptep[3], *owned.ptep[3] + (UINT64_C(64) << 12), "I5:");
+    DAMAGE(el2, *owned.ptep[3], *owned.ptep[3] | S2_PTE_STATE_MASK, "I11:");
+    DAMAGE(el2, *owned.ptep[3], S2_PTE_POISON, "I5:");
+    DAMAGE(el2, *host.ptep[3], S2_PTE_POISON, "I3:");
+    DAMAGE(el2, *host.ptep[3], (uint64_t)S2_TYPE_DONATION << S2_TYPE_SHIFT, "I3:");
+    DAMAGE(el2, *host.ptep[3], *host.ptep[3] ^ UINT64_C(7) << S2_HANDLE_SHIFT, "I5:");
+    DAMAGE(el2, *host.ptep[2], UINT64_C(0x2000000000000002), "I12: annotation above level 3");
+    DAMAGE(el2, hyp->host_pool.free.head, HYP_PAGE_SIZE, "I4: list");
+    DAMAGE(el2, hyp->cpus[0].loaded->loaded, false, "CPU holds");
+    DAMAGE(el2, hyp->cpus[0].loaded->vm->is_dying, true, "vcpu of a dying VM");
+    s2_walk_leaf(&hyp->host, el2->gap_pfn << 12, &host);
+    DAMAGE(el2, *host.ptep[host.level], s2_leaf(el2->gap_pfn << 12, s2_host_memory_attr(), host.level),
+           "I12: leaf outside");
 }
 
 int main(void)

@@ -129,7 +129,7 @@ uint64_t play_frame(struct player *p)
 {
     if (play_one_in(p, 32))
         return odd_frame(p);
-    return play_one_in(p, 32) ? p->block + play_draw(p, BLOCK) : p->first + play_draw(p, p->nr);
+    return play_one_in(p, 64) ? p->block + play_draw(p, 2) : p->first + play_draw(p, p->nr);
 }
 
 uint64_t play_frame_in(struct player *p, enum hyp_page_state host, enum hyp_page_state hyp)
@@ -162,7 +162,7 @@ uint64_t play_gfn(struct player *p)
 {
     if (play_one_in(p, 64))
         return play_one_in(p, 2) ? UINT64_MAX : UINT64_C(1) << 36; /* beyond any IPA space */
-    return play_one_in(p, 12) ? BLOCK_GFN + play_draw(p, 3) : FIRST_GFN + play_draw(p, NR_GFNS);
+    return play_one_in(p, 32) ? BLOCK_GFN + play_draw(p, 3) : FIRST_GFN + play_draw(p, NR_GFNS);
 }
 
 uint64_t play_used_gfn(struct player *p, const struct hyp_vm *vm)

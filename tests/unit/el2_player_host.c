@@ -265,7 +265,9 @@ static void share_guest(struct player *p)
     unsigned cpu = play_cpu(p, PLAY_NP);
     uint64_t pfn = play_one_in(p, 4) ? play_frame(p) : play_free_frame(p), gfn = wanted_gfn(p, cpu), nr = 1;
 
-    if (play_one_in(p, 10)) {
+    if (play_one_in(p, 16)) {
+        pfn = p->block + play_draw(p, BLOCK);
+    } else if (play_one_in(p, 10)) {
         pfn = play_one_in(p, 8) ? pfn : p->block;
         gfn = play_one_in(p, 8) ? gfn : BLOCK_GFN;
         nr = play_one_in(p, 8) ? play_draw(p, 600) : BLOCK;
