@@ -40,9 +40,13 @@ static void print_bits(struct reader *r, const json_t *run, struct ctl_io *io)
 static void print_annotation(struct reader *r, const json_t *run, struct ctl_io *io)
 {
     const json_t *a = reader_object(r, run, "annotation");
+    const char *type = reader_string(r, a, "type");
 
+    /* The state has said so. */
+    if (!strcmp(type, "poison"))
+        return;
     fputc(' ', io->out);
-    out_clean(io->out, reader_string(r, a, "type"));
+    out_clean(io->out, type);
     if (!json_object_get(a, "owner"))
         return;
     fprintf(io->out, " to ");

@@ -113,7 +113,7 @@ static void states(void **state)
     assert_text(ctl_fake_run("ptdump", "--host", "--state", NULL),
                 "---[ Host IPA ]---\n"
                 "0x0000000000000000-0x0000000000001000           4K 3   R W px ux  AF     SHARED_OWNED pa 0x80001000\n"
-                "0x0000000000001000-0x0000000000002000           4K 3 F                   POISON poison\n"
+                "0x0000000000001000-0x0000000000002000           4K 3 F                   POISON\n"
                 "0x0000000000002000-0x0000000000003000           4K 3 F                   NOPAGE donation to guest "
                 "0x1000 gfn 0x40\n"
                 "0x0000000000003000-0x0000000000004000           4K 3 F                   NOPAGE donation to "
