@@ -15,7 +15,7 @@
  * From this size on a range that becomes shared is not populated but opened:
  * the views are unregistered, and the kernel allocates on first touch.
  */
-#define OPEN_MIN_PAGES (UINT64_C(2) << 20 >> 12)
+#define OPEN_MIN_PAGES (UINT64_C(1) << 20 >> 12)
 
 #define CLIENT_AGENT_TIMEOUT_NS UINT64_C(1000000000)
 /* For one that was late: it is told, and hardly waited for. */

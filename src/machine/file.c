@@ -215,8 +215,9 @@ bool file_populated(void *ctx, void *file, uint64_t start, uint64_t end, uint64_
     struct mfile_state *f = state(file);
     while (start < end) {
         struct range r = rangemap_first(&f->side, start, end);
-        if (m->config.stage->populated(m->config.stage_ctx, &f->file, r.value == SIDE_HOST, r.start, r.end, first,
-                                       past))
+        /* What is on the guest's side came there by the model. */
+        if (r.value == SIDE_HOST &&
+            m->config.stage->populated(m->config.stage_ctx, &f->file, true, r.start, r.end, first, past))
             return true;
         start = r.end;
     }
