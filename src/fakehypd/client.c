@@ -31,8 +31,12 @@ static void on_agent_frame(void *owner, struct chan_msg *msg)
 {
     struct client *client = owner;
 
-    if (msg->nr_fds || peer_frame(&client->peer, msg))
+    int rc = msg->nr_fds ? -EPROTO : peer_frame(&client->peer, msg);
+
+    if (rc < 0)
         client_die(client, "its agent sent what is no reply");
+    else if (rc)
+        live_agent_answers(client->daemon->live, &client->peer);
 }
 
 static void on_agent_lost(void *arg)

@@ -290,7 +290,7 @@ static void on_agent_frame(void *owner, struct chan_msg *msg)
 
     if (guest->state == GUEST_PREPARED && guest->pidfd < 0)
         first_frame(guest, msg);
-    else if (peer_frame(&guest->peer, msg)) {
+    else if (peer_frame(&guest->peer, msg) < 0) {
         log_warning("the agent of VM %llu's guest (pid %d) sent what is no reply: the guest is killed",
                     (unsigned long long)guest->vm->handle.id, guest->pid);
         guest_send_kill(guest);

@@ -72,14 +72,15 @@ int peer_frame(struct peer *peer, const struct chan_msg *msg)
     if (!reply)
         return -EPROTO;
     struct peer_wait **link = find_wait(peer, reply->id);
-    if (*link) {
+    int late = !*link;
+    if (!late) {
         snprintf((*link)->message, sizeof((*link)->message), "%s", reply->message);
         end_wait(link, reply->error > 0 ? -EPROTO : reply->error);
     } else {
         log_debug("%s (pid %u) answers request %llu too late", peer->who, peer->pid, (unsigned long long)reply->id);
     }
     fakehyp__reply__free_unpacked(reply, NULL);
-    return 0;
+    return late;
 }
 
 void peer_gone(struct peer *peer)

@@ -20,7 +20,7 @@ struct peer {
 /* (task) live_io.call: see src/live/live.h. */
 int peer_call(struct peer *peer, Fakehyp__Request *request, const int *fds, unsigned nr_fds, uint64_t timeout_ns,
               char *message, size_t size);
-/* A frame from the agent.  -EPROTO when it is no Reply; late replies are passed over. */
+/* A frame from the agent.  -EPROTO when it is no Reply; 1 when nobody waits for it any more. */
 int peer_frame(struct peer *peer, const struct chan_msg *msg);
 /* All waits end with -ECONNRESET, and so do later calls. */
 void peer_gone(struct peer *peer);

@@ -133,15 +133,15 @@ static void check_vma(struct audit *a, const struct view *v, uint64_t start, uin
     uint64_t to = end < view_end ? end : view_end;
 
     if (!dontfork)
-        problem(a, "process %u: view at 0x%" PRIx64 " would be inherited by a bare clone (no MADV_DONTFORK)", v->pid,
-                from);
+        problem(a, "process %u: view at 0x%" PRIx64 " would be inherited by a bare clone (no MADV_DONTFORK)",
+                v->agent->pid, from);
     for (uint64_t at = v->index + (from - v->addr) / PAGE, last = v->index + (to - v->addr) / PAGE; at < last;) {
         if (at >= v->file->mfile->nr_pages)
             break;
         struct range open = rangemap_get(&v->file->open, at);
         if (registered != (open.value == VIEW_CLOSED)) {
             problem(a, "process %u: view at 0x%" PRIx64 ", page 0x%" PRIx64 " of guest_memfd %u, is %sregistered",
-                    v->pid, from, at, v->file->mfile->id, registered ? "" : "not ");
+                    v->agent->pid, from, at, v->file->mfile->id, registered ? "" : "not ");
             break;
         }
         at = open.end;
@@ -159,7 +159,7 @@ static void take_line(struct audit *a, uint32_t pid, const char *line, uint64_t 
         *end = e;
     } else if (!strncmp(line, "VmFlags:", 8)) {
         for (struct view *v = a->live->views; v; v = v->next) {
-            if (v->pid != pid || v->addr >= *end || *start >= v->addr + v->nr * PAGE)
+            if (v->agent->pid != pid || v->addr >= *end || *start >= v->addr + v->nr * PAGE)
                 continue;
             v->seen = true;
             if (!v->file->transitions && !v->file->nr_coming)
@@ -192,7 +192,7 @@ static void check_process(struct audit *a, uint32_t pid)
     }
     close(fd);
     for (const struct view *v = a->live->views; v; v = v->next)
-        a->counts.views += v->pid == pid && v->seen;
+        a->counts.views += v->agent->pid == pid && v->seen;
 }
 
 /* Files and processes may come and go while others are let run. */
@@ -221,10 +221,10 @@ static int check_processes(struct audit *a)
         return -ENOMEM;
     for (const struct view *v = a->live->views; v; v = v->next) {
         size_t i = nr;
-        while (i && pids[i - 1] != v->pid)
+        while (i && pids[i - 1] != v->agent->pid)
             i--;
         if (!i)
-            pids[nr++] = v->pid;
+            pids[nr++] = v->agent->pid;
     }
     for (size_t i = 0; i < nr; i++) {
         check_process(a, pids[i]);

@@ -18,21 +18,36 @@
 #define OPEN_MIN_PAGES (UINT64_C(1) << 20 >> 12)
 
 #define CLIENT_AGENT_TIMEOUT_NS UINT64_C(1000000000)
-/* For one that was late: it is told, and hardly waited for. */
-#define LATE_AGENT_TIMEOUT_NS UINT64_C(10000000)
 #define GUEST_AGENT_TIMEOUT_NS UINT64_C(2000000000)
 /* VMAs that a guest process must have left; at the limit even going back to private fails. */
 #define VMA_RESERVE 64u
 
+/*
+ * The agent of a process that has views.
+ *
+ * One that did not answer in time is late, and is told nothing more: a stopped
+ * process would find thousands of requests.  When its answer comes after all it
+ * is told how things are by then.
+ */
+struct view_agent {
+    struct live *live;
+    void *peer; /* NULL: it is gone */
+    uint32_t pid;
+    unsigned refs; /* its views, and the task that tells it */
+    bool late;
+    bool again;   /* something has changed since it was begun to be told */
+    bool telling; /* a task does so */
+    struct view_agent *next;
+};
+
 struct view {
     struct live *live;
     struct live_file *file;
-    void *peer;
-    uint32_t pid;
+    struct view_agent *agent;
     uint64_t addr;
     uint64_t index, nr; /* pages of the file */
     uint64_t told;      /* number of the last views_set() that reached its process */
-    bool late;          /* its process did not answer the last request in time */
+    uint64_t synced;    /* the same of a late agent's tasks */
     bool seen;          /* the audit found it in its process */
     struct view *next;
 };
@@ -119,6 +134,7 @@ struct live {
     struct live_file *files;
     struct view *views;
     size_t nr_views;
+    struct view_agent *agents;
     uint64_t nr_set; /* views_set() calls */
     struct live_guest *guests;
     int pipe[2];
@@ -171,9 +187,12 @@ bool in_transition(const struct live_file *file, uint64_t index);
 /*
  * (task) Registers (refuse) or opens [start, end) in every view.  -ENOMEM when
  * a process is at its VMA limit.  A process that does not answer is logged and
- * counted in *late (may be NULL); the others are served.
+ * counted in *late (may be NULL); the others are served.  file->open must tell
+ * already what is refused, and not before the end what is opened.
  */
 int views_set(struct live_file *file, uint64_t start, uint64_t end, bool refuse, unsigned *late, struct caller *caller);
+/* A view of [start, end) belongs to a process that is late. */
+bool views_late(const struct live_file *file, uint64_t start, uint64_t end);
 
 /* ---- direct_map.c ---- */
 int direct_map_open(struct live *live);

@@ -88,7 +88,7 @@ void live_free(struct live *live)
 {
     if (!live)
         return;
-    assert(!live->files && !live->guests && !live->views);
+    assert(!live->files && !live->guests && !live->views && !live->agents);
     for (unsigned i = 0; i < 2; i++)
         if (live->pipe[i] >= 0)
             close(live->pipe[i]);

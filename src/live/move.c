@@ -70,6 +70,49 @@ static int touch_gaps(struct live_file *f, uint64_t start, uint64_t end)
     return 0;
 }
 
+/* Gives the holes of a range that became shared their pages: views that are registered there refuse holes. */
+static void populate(struct live_file *f, uint64_t start, uint64_t end)
+{
+    for (uint64_t at = start; at < end;) {
+        uint64_t past = end - at > f->live->pipe_pages ? at + f->live->pipe_pages : end;
+        if (fd_allocate(f->shared_fd, at, past)) {
+            live_log(f->live, 0, "no memory for pages that became shared: accesses will answer SIGBUS");
+            return;
+        }
+        at = past;
+        if (at < end)
+            sched_relax();
+    }
+}
+
+static void open_views(struct live_file *f, uint64_t start, uint64_t end)
+{
+    unsigned late = 0;
+    while (rangemap_reserve(&f->open))
+        sched_relax();
+    /* Where somebody stays registered, what is shared must not answer SIGBUS, so it gets pages instead. */
+    if (!views_late(f, start, end)) {
+        if (!views_set(f, start, end, false, &late, NULL) && !late) {
+            rangemap_set(&f->open, start, end, VIEW_OPEN);
+            return;
+        }
+        views_set(f, start, end, true, NULL, NULL);
+    }
+    populate(f, start, end);
+}
+
+/* Those that were asked to refuse before one could not have followed; who is late with it finds pages. */
+static void reopen_views(struct live_file *f, uint64_t start, uint64_t end)
+{
+    unsigned late = 0;
+    while (rangemap_reserve(&f->open))
+        sched_relax();
+    rangemap_set(&f->open, start, end, VIEW_OPEN);
+    views_set(f, start, end, false, &late, NULL);
+    if (late)
+        populate(f, start, end);
+}
+
 static int begin_to_private(struct live_file *f, uint64_t start, uint64_t end, struct caller *caller)
 {
     for (struct range r = rangemap_first(&f->open, start, end); r.start < end; r = rangemap_next(&f->open, r, end)) {
@@ -88,10 +131,7 @@ static int begin_to_private(struct live_file *f, uint64_t start, uint64_t end, s
         int rc = views_set(f, r.start, r.end, true, NULL, caller);
         sched_point("stage:refused");
         if (rc) {
-            /* Those that were asked before it have followed. */
-            views_set(f, r.start, r.end, false, NULL, NULL);
-            if (!rangemap_reserve(&f->open))
-                rangemap_set(&f->open, r.start, r.end, VIEW_OPEN);
+            reopen_views(f, r.start, r.end);
             return rc;
         }
     }
@@ -321,36 +361,6 @@ static uint64_t move_bytes(struct live_file *f, uint64_t start, uint64_t end, bo
     if (again || moved < end - start)
         fd_punch_sliced(f->live, from, start, end);
     return moved;
-}
-
-/* Gives the holes of a range that became shared their pages: views that are registered there refuse holes. */
-static void populate(struct live_file *f, uint64_t start, uint64_t end)
-{
-    for (uint64_t at = start; at < end;) {
-        uint64_t past = end - at > f->live->pipe_pages ? at + f->live->pipe_pages : end;
-        if (fd_allocate(f->shared_fd, at, past)) {
-            live_log(f->live, 0, "no memory for pages that became shared: accesses will answer SIGBUS");
-            return;
-        }
-        at = past;
-        if (at < end)
-            sched_relax();
-    }
-}
-
-static void open_views(struct live_file *f, uint64_t start, uint64_t end)
-{
-    unsigned late = 0;
-    while (rangemap_reserve(&f->open))
-        sched_relax();
-    int rc = views_set(f, start, end, false, &late, NULL);
-    if (!rc && !late) {
-        rangemap_set(&f->open, start, end, VIEW_OPEN);
-        return;
-    }
-    /* Somebody is still registered: what is shared must not answer SIGBUS, so it gets pages instead. */
-    views_set(f, start, end, true, NULL, NULL);
-    populate(f, start, end);
 }
 
 /* Undoes a begin that was not followed by its move: what is on the host's side is reachable again. */

@@ -164,6 +164,26 @@ void rig_daemon_kill(struct rig_daemon *d)
     close_points(d);
 }
 
+bool rig_logged(const char *text)
+{
+    char line[1024];
+    bool found = false;
+    FILE *f = fopen(rig.log, "re");
+
+    while (f && !found && fgets(line, sizeof(line), f))
+        found = strstr(line, text);
+    if (f)
+        fclose(f);
+    return found;
+}
+
+bool rig_logs_within(const char *text, unsigned timeout_ms)
+{
+    for (unsigned i = 0; i < timeout_ms / 5 && !rig_logged(text); i++)
+        rig_sleep_ms(5);
+    return rig_logged(text);
+}
+
 void rig_daemon_print_log(const struct rig_daemon *d)
 {
     char text[4096], *save = NULL;

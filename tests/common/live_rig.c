@@ -13,6 +13,7 @@
 #include <sys/ioctl.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -270,6 +271,42 @@ void rig_child(void)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     for (size_t i = 0; i < sizeof(caught) / sizeof(caught[0]); i++)
         signal(caught[i], SIG_DFL);
+}
+
+pid_t rig_fork_with_socket(int *sock)
+{
+    int socks[2];
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks))
+        return -1;
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0)
+        rig_child();
+    *sock = socks[pid == 0];
+    close(socks[pid != 0]);
+    return pid;
+}
+
+pid_t rig_thread_named(pid_t pid, const char *name)
+{
+    char path[64], line[64];
+    struct dirent *entry;
+    pid_t found = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+    DIR *dir = opendir(path);
+    while (dir && !found && (entry = readdir(dir))) {
+        snprintf(path, sizeof(path), "/proc/%d/task/%.16s/comm", (int)pid, entry->d_name);
+        FILE *f = fopen(path, "re");
+        if (f && fgets(line, sizeof(line), f) && !strncmp(line, name, strlen(name)))
+            found = (pid_t)atoi(entry->d_name);
+        if (f)
+            fclose(f);
+    }
+    if (dir)
+        closedir(dir);
+    return found;
 }
 
 bool rig_wait_child(pid_t pid, unsigned timeout_ms, int *status)

@@ -43,6 +43,9 @@ void rig_daemon_kill(struct rig_daemon *d);
 bool rig_daemon_alive(const struct rig_daemon *d);
 /* Stops it if it runs and removes the directory. */
 void rig_daemon_close(struct rig_daemon *d);
+/* The log of the group's daemon has the text, or will have it soon. */
+bool rig_logged(const char *text);
+bool rig_logs_within(const char *text, unsigned timeout_ms);
 /* Its log as TAP diagnostics. */
 void rig_daemon_print_log(const struct rig_daemon *d);
 
@@ -96,6 +99,10 @@ int rig_receive_fd(int sock);
 
 /* First thing in a process that a test forks: default signals, ends with its parent. */
 void rig_child(void);
+/* Forks a process that talks to this one over *sock: 0 in the child, where it is the first thing. */
+pid_t rig_fork_with_socket(int *sock);
+/* A thread of a process, by the name that the kernel has for it; 0: there is none. */
+pid_t rig_thread_named(pid_t pid, const char *name);
 /* Waits for a child: true with its status, false after timeout_ms. */
 bool rig_wait_child(pid_t pid, unsigned timeout_ms, int *status);
 /* Stops a child, and returns when it has stopped. */

@@ -26,22 +26,6 @@
 #define LARGE (UINT64_C(2) << 20)
 #define SPARSE (UINT64_C(64) << 20)
 
-/* Forks a process that talks to this one over *sock: 0 in the child. */
-static pid_t fork_with_socket(int *sock)
-{
-    int socks[2];
-
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks))
-        return -1;
-    fflush(stdout);
-    pid_t pid = fork();
-    if (pid == 0)
-        rig_child();
-    *sock = socks[pid == 0];
-    close(socks[pid != 0]);
-    return pid;
-}
-
 /* ---- a hypercall out of turn --------------------------------------------------------------------------------------
  */
 
@@ -409,7 +393,7 @@ static void stopped_viewer_two_files(void **state)
     char byte;
     int sock;
 
-    pid_t pid = fork_with_socket(&sock);
+    pid_t pid = rig_fork_with_socket(&sock);
     if (pid == 0)
         viewer(sock);
     assert_true(pid > 0);
@@ -470,7 +454,7 @@ static void stopped_vmm_keeps_vm(void **state)
     char byte = 0;
     int sock;
 
-    pid_t pid = fork_with_socket(&sock);
+    pid_t pid = rig_fork_with_socket(&sock);
     if (pid == 0)
         vmm(sock);
     assert_true(pid > 0);
