@@ -169,6 +169,42 @@ struct hyp_guest_leaf {
 };
 int hyp_guest_leaf(const struct hyp *hyp, uint32_t handle, uint64_t gfn, struct hyp_guest_leaf *out);
 
+/* The records that EL2 keeps of VMs, vcpus and CPUs, for reports and for the oracle. */
+struct hyp_vm_info {
+    bool reserved, exists; /* the rest is valid if it exists */
+    bool is_protected, is_dying;
+    enum hyp_unshare_mode unshare_mode;
+    uint32_t nr_vcpus;
+    uint64_t phys, host_kvm;  /* EL2's page and the host's */
+    struct hyp_memcache pool; /* pages for tables that are in no table now */
+};
+/* All zero for a handle that cannot be. */
+void hyp_vm_info(const struct hyp *hyp, uint32_t handle, struct hyp_vm_info *out);
+
+/* What the next vcpu_run has to do before the guest goes on. */
+enum hyp_pending {
+    HYP_PENDING_NONE,
+    HYP_PENDING_FORWARDED, /* the host answers in x[0] */
+    HYP_PENDING_CONSENT,   /* the host agrees to a MEM_UNSHARE or not */
+};
+
+struct hyp_vcpu_info {
+    bool exists; /* the rest is valid if it does */
+    bool loaded;
+    enum hyp_pending pending;
+    uint64_t phys, host_vcpu;     /* EL2's page and the host's */
+    struct hyp_memcache memcache; /* EL2's own */
+    uint64_t esr, hpfar;          /* of the last trap */
+    struct hyp_guest_regs regs;
+};
+void hyp_vcpu_info(const struct hyp *hyp, uint32_t handle, uint32_t idx, struct hyp_vcpu_info *out);
+
+struct hyp_cpu_info {
+    bool finalized;
+    uint32_t handle, vcpu_idx; /* of the loaded vcpu; handle 0: none */
+};
+void hyp_cpu_info(const struct hyp *hyp, unsigned cpu, struct hyp_cpu_info *out);
+
 /*
  * Checks invariants I1..I12 of the page-state machine over all frames that EL2
  * has ever touched; calls report(ctx, text) for each violation.  Returns their

@@ -195,5 +195,6 @@ static inline unsigned hyp_s2_min_pages(unsigned ipa_bits)
 /* VM handles start here (arch/arm64/kvm/hyp/nvhe/pkvm.c: HANDLE_OFFSET). */
 #define HYP_HANDLE_OFFSET 0x1000u
 #define HYP_MAX_VMS 255u
+#define HYP_VM_MAX_VCPUS 480u
 
 #endif

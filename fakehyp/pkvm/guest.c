@@ -93,7 +93,7 @@ static enum hyp_next mem_unshare(struct hyp *hyp, struct hyp_vcpu *vcpu, const s
     if (ret)
         return answer(vcpu, SMCCC_RET_INVALID_PARAMETER);
     if (consent)
-        vcpu->pending = VCPU_PENDING_CONSENT;
+        vcpu->pending = HYP_PENDING_CONSENT;
     else
         hyp_vcpu_answer(vcpu, SMCCC_RET_SUCCESS);
     return exit_with_call(hyp, vcpu, trap, host_regs);
@@ -117,7 +117,7 @@ static enum hyp_next guest_call(struct hyp *hyp, struct hyp_vcpu *vcpu, const st
             return mem_unshare(hyp, vcpu, trap, host_regs);
         }
     }
-    vcpu->pending = VCPU_PENDING_FORWARDED;
+    vcpu->pending = HYP_PENDING_FORWARDED;
     return exit_with_call(hyp, vcpu, trap, host_regs);
 }
 
@@ -131,7 +131,7 @@ enum hyp_next hyp_guest_trap(struct hyp *hyp, unsigned cpu, const struct hyp_tra
         host_regs[1] = (uint64_t)-HYP_EINVAL;
         return HYP_NEXT_HOST;
     }
-    vcpu->pending = VCPU_PENDING_NONE;
+    vcpu->pending = HYP_PENDING_NONE;
     vcpu->esr = trap->esr;
     vcpu->hpfar = trap->hpfar;
     vcpu->regs = (struct hyp_guest_regs){.x = {trap->x[0], trap->x[1], trap->x[2], trap->x[3]}};

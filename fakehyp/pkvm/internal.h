@@ -17,26 +17,17 @@
 struct hyp_vm;
 struct hyp_vcpu;
 
-/* What the next vcpu_run has to do before the guest goes on. */
-enum vcpu_pending {
-    VCPU_PENDING_NONE,
-    VCPU_PENDING_FORWARDED, /* the host answers in x[0] */
-    VCPU_PENDING_CONSENT,   /* the host agrees to a MEM_UNSHARE or not */
-};
-
 struct hyp_vcpu {
     struct hyp_vm *vm;
     uint32_t idx;
     bool loaded;
-    enum vcpu_pending pending;
+    enum hyp_pending pending;
     uint64_t phys;      /* of this page */
     uint64_t host_vcpu; /* phys of the host's page, pinned */
     struct hyp_memcache memcache;
     uint64_t esr, hpfar; /* last fault, as EL2 saw it: the host can write its own copy */
     struct hyp_guest_regs regs;
 };
-
-#define HYP_VM_MAX_VCPUS 480u
 
 struct hyp_vm {
     uint32_t handle;

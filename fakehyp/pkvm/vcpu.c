@@ -45,22 +45,22 @@ static void complete_call(struct hyp *hyp, struct hyp_vcpu *vcpu)
     uint64_t ipa = vcpu->regs.x[1];
 
     switch (vcpu->pending) {
-    case VCPU_PENDING_FORWARDED:
+    case HYP_PENDING_FORWARDED:
         /* A call has up to four results. */
         for (unsigned i = 0; i < 4; i++)
             vcpu->regs.x[i] = HYP_READ_ONCE(host->x[i]);
         break;
-    case VCPU_PENDING_CONSENT:
+    case HYP_PENDING_CONSENT:
         /* The checks run again: the host had the CPU in between. */
         if (HYP_READ_ONCE(host->x[0]) == 0 && pkvm_guest_unshare_host(hyp, vcpu->vm, ipa >> HYP_PAGE_SHIFT) == 0)
             hyp_vcpu_answer(vcpu, SMCCC_RET_SUCCESS);
         else
             hyp_vcpu_answer(vcpu, SMCCC_RET_INVALID_PARAMETER);
         break;
-    case VCPU_PENDING_NONE:
+    case HYP_PENDING_NONE:
         break;
     }
-    vcpu->pending = VCPU_PENDING_NONE;
+    vcpu->pending = HYP_PENDING_NONE;
 }
 
 int pkvm_vcpu_run(struct hyp *hyp, unsigned cpu, uint64_t host_vcpu)

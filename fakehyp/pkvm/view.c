@@ -85,3 +85,50 @@ int hyp_guest_leaf(const struct hyp *hyp, uint32_t handle, uint64_t gfn, struct 
     }
     return 0;
 }
+
+void hyp_vm_info(const struct hyp *hyp, uint32_t handle, struct hyp_vm_info *out)
+{
+    const struct hyp_vm *vm = hyp_vm_find(hyp, handle);
+
+    *out = (struct hyp_vm_info){.exists = vm != NULL};
+    if (handle >= HYP_HANDLE_OFFSET && handle - HYP_HANDLE_OFFSET < HYP_MAX_VMS)
+        out->reserved = hyp->vms[handle - HYP_HANDLE_OFFSET].reserved;
+    if (!vm)
+        return;
+    out->is_protected = vm->is_protected;
+    out->is_dying = vm->is_dying;
+    out->unshare_mode = vm->unshare_mode;
+    out->nr_vcpus = vm->nr_vcpus;
+    out->phys = vm->phys;
+    out->host_kvm = vm->host_kvm;
+    out->pool = vm->pool.free;
+}
+
+void hyp_vcpu_info(const struct hyp *hyp, uint32_t handle, uint32_t idx, struct hyp_vcpu_info *out)
+{
+    const struct hyp_vm *vm = hyp_vm_find(hyp, handle);
+    const struct hyp_vcpu *vcpu = vm && idx < vm->nr_vcpus ? vm->vcpus[idx] : NULL;
+
+    *out = (struct hyp_vcpu_info){.exists = vcpu != NULL};
+    if (!vcpu)
+        return;
+    out->loaded = vcpu->loaded;
+    out->pending = vcpu->pending;
+    out->phys = vcpu->phys;
+    out->host_vcpu = vcpu->host_vcpu;
+    out->memcache = vcpu->memcache;
+    out->esr = vcpu->esr;
+    out->hpfar = vcpu->hpfar;
+    out->regs = vcpu->regs;
+}
+
+void hyp_cpu_info(const struct hyp *hyp, unsigned cpu, struct hyp_cpu_info *out)
+{
+    const struct hyp_cpu *c = cpu < hyp->nr_cpus ? &hyp->cpus[cpu] : NULL;
+
+    *out = (struct hyp_cpu_info){.finalized = c && c->finalized};
+    if (!c || !c->loaded)
+        return;
+    out->handle = c->loaded->vm->handle;
+    out->vcpu_idx = c->loaded->idx;
+}

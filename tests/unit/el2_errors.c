@@ -322,7 +322,8 @@ static void test_before_finalize(void **state)
 {
     struct fixture *f = *state;
 
-    f->el2->hyp->finalized = false;
+    f->el2->inner_calls = true;
+    f->el2->hyp->finalized = f->el2->hyp->cpus[0].finalized = false;
 #define X(number, name, nargs)                                                                                         \
     if ((number) >= HVC_PKVM_ONLY)                                                                                     \
         assert_not_supported(f->el2, 1, HVC_HOST_BASE + (number));

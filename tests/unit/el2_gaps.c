@@ -33,6 +33,7 @@ static int set_up(void **state)
     static struct fixture f;
 
     f = (struct fixture){.el2 = el2_new(&(struct el2_options){.text_nr = NR_TEXT})};
+    f.el2->inner_calls = true;
     f.hyp = f.el2->hyp;
     el2_vm_new(f.el2, &f.pvm, true, HYP_UNSHARE_UNILATERAL, 1);
     el2_vm_new(f.el2, &f.other, true, HYP_UNSHARE_UNILATERAL, 1);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static void *phys_to_virt(void *ctx, uint64_t phys)
 {
@@ -64,10 +65,23 @@ static void layout(struct el2 *el2, bool one_region)
     el2->memory[2] = (struct hyp_memory_region){el2->high_pfn << 12, (end - el2->high_pfn) << 12, false};
 }
 
+static bool is_zero(void *ctx, uint64_t phys)
+{
+    return el2_is_zero(ctx, phys);
+}
+
+static void say(void *ctx, const char *line)
+{
+    (void)ctx;
+    fprintf(stderr, "%s\n", line);
+}
+
 struct el2 *el2_new(const struct el2_options *options)
 {
     struct el2 *el2 = calloc(1, sizeof(*el2));
+    const struct oracle_options oracle = {.strict = true, .report = say, .is_zero = is_zero, .ctx = el2};
     struct hyp_config config;
+    void *memory;
 
     assert_non_null(el2);
     el2->nr_frames = options && options->nr_frames ? options->nr_frames : 4096;
@@ -101,7 +115,12 @@ struct el2 *el2_new(const struct el2_options *options)
         .text_nr = el2->next_pfn - EL2_BASE_PFN - el2->pool_nr,
         .nr_cpus = 4,
     };
+    el2->oracle_size = oracle_size(&config);
+    memory = mmap(NULL, el2->oracle_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    assert_ptr_not_equal(memory, MAP_FAILED);
+    el2->oracle = oracle_attach(memory, &config, &oracle);
     assert_int_equal(hyp_init(el2->hyp, &config), 0);
+    assert_int_equal(oracle_boot(el2->oracle, el2->hyp), 0);
     if (!options || !options->not_finalized)
         assert_int_equal(EL2_CALL(el2, prot_finalize), 0);
     return el2;
@@ -109,6 +128,7 @@ struct el2 *el2_new(const struct el2_options *options)
 
 void el2_free(struct el2 *el2)
 {
+    munmap(el2->oracle, el2->oracle_size);
     free(el2->vmemmap);
     free(el2->ram);
     free(el2->hyp);
@@ -132,48 +152,74 @@ void el2_check(struct el2 *el2)
     assert_int_equal(hyp_check(el2->hyp, report, el2), 0);
 }
 
-enum hyp_next el2_hvc(struct el2 *el2, unsigned cpu, uint64_t regs[8])
+static void before_call(struct el2 *el2)
 {
-    enum hyp_next next = hyp_host_hvc(el2->hyp, cpu, regs);
+    if (el2->inner_calls)
+        oracle_resync(el2->oracle);
+}
 
+static void after_call(struct el2 *el2)
+{
+    struct oracle_stats stats;
+
+    oracle_stats(el2->oracle, &stats);
+    assert_int_equal(stats.divergences, 0);
+    assert_int_equal(stats.unjudged, 0);
     if (el2->check)
         el2_check(el2);
+}
+
+enum hyp_next el2_hvc(struct el2 *el2, unsigned cpu, uint64_t regs[8])
+{
+    enum hyp_next next;
+
+    before_call(el2);
+    next = oracle_host_hvc(el2->oracle, cpu, regs);
+    after_call(el2);
     return next;
 }
 
 enum hyp_next el2_trap(struct el2 *el2, unsigned cpu, const struct hyp_trap *trap, uint64_t regs[8])
 {
-    enum hyp_next next = hyp_guest_trap(el2->hyp, cpu, trap, regs);
+    enum hyp_next next;
 
-    if (el2->check)
-        el2_check(el2);
+    before_call(el2);
+    next = oracle_guest_trap(el2->oracle, cpu, trap, regs);
+    after_call(el2);
     return next;
 }
 
 enum hyp_abort el2_abort(struct el2 *el2, unsigned cpu, uint64_t phys, bool is_write)
 {
-    enum hyp_abort verdict = hyp_host_abort(el2->hyp, cpu, phys, is_write);
+    enum hyp_abort verdict;
 
-    if (el2->check)
-        el2_check(el2);
+    before_call(el2);
+    verdict = oracle_host_abort(el2->oracle, cpu, phys, is_write);
+    after_call(el2);
     return verdict;
 }
 
 int el2_share_ffa(struct el2 *el2, uint64_t pfn, uint64_t nr)
 {
-    int ret = pkvm_host_share_ffa(el2->hyp, pfn, nr);
+    int ret;
 
-    if (el2->check)
-        el2_check(el2);
+    before_call(el2);
+    oracle_inner_begin(el2->oracle, ORACLE_SHARE_FFA, pfn, nr);
+    ret = pkvm_host_share_ffa(el2->hyp, pfn, nr);
+    oracle_inner_end(el2->oracle, ret);
+    after_call(el2);
     return ret;
 }
 
 int el2_unshare_ffa(struct el2 *el2, uint64_t pfn, uint64_t nr)
 {
-    int ret = pkvm_host_unshare_ffa(el2->hyp, pfn, nr);
+    int ret;
 
-    if (el2->check)
-        el2_check(el2);
+    before_call(el2);
+    oracle_inner_begin(el2->oracle, ORACLE_UNSHARE_FFA, pfn, nr);
+    ret = pkvm_host_unshare_ffa(el2->hyp, pfn, nr);
+    oracle_inner_end(el2->oracle, ret);
+    after_call(el2);
     return ret;
 }
 

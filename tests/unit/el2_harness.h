@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * A machine for EL2 alone: RAM in an arena, one function a hypercall, and a log
- * of TLB maintenance.  Every call is followed by hyp_check().
+ * of TLB maintenance.  The oracle judges every call, and hyp_check() follows it.
  *
  * RAM begins at EL2_BASE_PFN: memory, then a NOMAP region, then a gap, then
  * memory again.  EL2's pool is at the start.
@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "fakehyp/hyp.h"
+#include "fakehyp/oracle/oracle.h"
 #include "fakehyp/pkvm/internal.h"
 
 #define EL2_BASE_PFN UINT64_C(0x80000)
@@ -44,7 +45,10 @@ struct el2 {
     struct el2_tlbi tlbi[EL2_TLBI_LOG];
     unsigned nr_tlbi;
     unsigned nr_zeroed, nr_yields;
-    bool check;        /* run hyp_check() after each call; on by default */
+    bool check; /* run hyp_check() after each call; on by default */
+    struct oracle *oracle;
+    size_t oracle_size;
+    bool inner_calls;  /* the test changes EL2's state by other ways than calls: the oracle takes it over before each */
     jmp_buf *on_panic; /* NULL: a panic fails the test */
     const char *panic;
     /* Called in the midst of EL2's calls, before the event is logged.  addr: the page, the IPA, or 0. */

@@ -7,7 +7,10 @@
 
 static int set_up(void **state)
 {
-    *state = el2_new(NULL);
+    struct el2 *el2 = el2_new(NULL);
+
+    el2->inner_calls = true;
+    *state = el2;
     return 0;
 }
 

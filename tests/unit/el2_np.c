@@ -116,6 +116,7 @@ static void test_count_is_full(void **state)
 
     assert_int_equal(share(f, 0, pfn, GFN, 1, HYP_PROT_RWX), 0);
     f->el2->check = false;
+    f->el2->inner_calls = true;
     hyp_page(f->el2->hyp, pfn)->host_share_guest_count = UINT32_MAX;
     assert_int_equal(share(f, 1, pfn, GFN, 1, HYP_PROT_RWX), -HYP_EBUSY);
     hyp_page(f->el2->hyp, pfn)->host_share_guest_count = 0;

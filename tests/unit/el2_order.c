@@ -23,6 +23,7 @@ struct fixture {
 static void set_up_vm(struct fixture *f, bool is_protected)
 {
     *f = (struct fixture){.el2 = el2_new(NULL)};
+    f->el2->inner_calls = true;
     el2_vm_new(f->el2, &f->vm, is_protected, HYP_UNSHARE_UNILATERAL, 1);
     el2_topup(f->el2, &f->vm, 0, 4);
     f->pfn = el2_frames(f->el2, 1, 1);

@@ -21,7 +21,7 @@ void play_run(struct player *p)
 {
     unsigned cpu = play_cpu(p, PLAY_ANY);
     const struct hyp_vcpu *vcpu = vcpu_on(p, cpu);
-    bool asked = vcpu && vcpu->pending == VCPU_PENDING_CONSENT;
+    bool asked = vcpu && vcpu->pending == HYP_PENDING_CONSENT;
     uint64_t ipa = vcpu ? vcpu->regs.x[1] : 0;
     enum play_outcome ran;
 
@@ -87,7 +87,7 @@ static void mem_call(struct player *p, unsigned cpu, const struct hyp_trap *t, b
         play_done(p, reason(p, vcpu->vm, t->x, share));
     } else {
         /* Either it is done and the host is told, or the host has something to do first. */
-        play_done(p, vcpu->regs.replay || vcpu->pending == VCPU_PENDING_CONSENT ? OUT_EXIT : OUT_OK);
+        play_done(p, vcpu->regs.replay || vcpu->pending == HYP_PENDING_CONSENT ? OUT_EXIT : OUT_OK);
     }
 }
 

@@ -26,6 +26,7 @@ static int set_up(void **state)
     struct el2 *el2 = el2_new(NULL);
 
     f = (struct fixture){.el2 = el2};
+    el2->inner_calls = true;
     el2_vm_new(el2, &f.pvm, true, HYP_UNSHARE_CONSENT, 1);
     el2_vm_new(el2, &f.np, false, HYP_UNSHARE_CONSENT, 1);
     f.hyp_pvm = hyp_vm_find(el2->hyp, f.pvm.handle);

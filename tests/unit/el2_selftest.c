@@ -191,6 +191,7 @@ static int set_up(void **state)
     struct fixture *f = &fixture;
 
     f->el2 = el2_new(NULL);
+    f->el2->inner_calls = true;
     el2_vm_new(f->el2, &f->vm, true, HYP_UNSHARE_CONSENT, 1);
     f->hyp_vm = hyp_vm_find(f->el2->hyp, f->vm.handle);
     el2_topup(f->el2, &f->vm, 0, 4);
