@@ -25,7 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     /* A failed assertion outside of a test. */
     setenv("CMOCKA_TEST_ABORT", "1", 1);
-    player = player_new(draw, &in);
+    player = player_new(draw, &in, false);
     if (fuzz_u8(&in) % 16)
         play_host_call(player, 0, HVC_prot_finalize, 0, 0, 0, 0);
     while (in.left)

@@ -47,6 +47,7 @@ struct el2 {
     unsigned nr_zeroed, nr_yields;
     bool check; /* run hyp_check() after each call; on by default */
     struct oracle *oracle;
+    bool relaxed; /* as in the options */
     size_t oracle_size;
     bool inner_calls;  /* the test changes EL2's state by other ways than calls: the oracle takes it over before each */
     jmp_buf *on_panic; /* NULL: a panic fails the test */
@@ -68,6 +69,8 @@ struct el2_options {
     bool one_region;    /* all of it is memory */
     uint64_t text_nr;   /* pages of EL2's code, after its pool */
     bool not_finalized; /* prot_finalize is still to come */
+    /* The oracle judges what each call touches, and looks at the rest only where `check` is on. */
+    bool relaxed;
 };
 
 /* Boots EL2 and opens pKVM's calls. */

@@ -308,14 +308,14 @@ enum play_outcome play_host_call(struct player *p, unsigned cpu, enum hyp_host_c
 
 /* ---- the game --------------------------------------------------------------------------------------------------- */
 
-struct player *player_new(uint64_t (*draw)(void *ctx, uint64_t n), void *draw_ctx)
+struct player *player_new(uint64_t (*draw)(void *ctx, uint64_t n), void *draw_ctx, bool relaxed)
 {
     struct player *p = calloc(1, sizeof(*p));
 
     assert_non_null(p);
     p->draw = draw;
     p->draw_ctx = draw_ctx;
-    p->el2 = el2_new(&(struct el2_options){.nr_frames = 2048, .text_nr = 3, .not_finalized = true});
+    p->el2 = el2_new(&(struct el2_options){.nr_frames = 2048, .text_nr = 3, .not_finalized = true, .relaxed = relaxed});
     p->first = p->el2->next_pfn;
     p->nr = NR_FRAMES;
     p->block = EL2_BASE_PFN + BLOCK;

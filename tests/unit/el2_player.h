@@ -85,8 +85,8 @@ struct player {
     FILE *narrate; /* each call is told here; NULL: none is */
 };
 
-/* Boots a machine to play on; EL2 is not finalised yet. */
-struct player *player_new(uint64_t (*draw)(void *ctx, uint64_t n), void *draw_ctx);
+/* Boots a machine to play on; EL2 is not finalised yet.  relaxed: as in struct el2_options. */
+struct player *player_new(uint64_t (*draw)(void *ctx, uint64_t n), void *draw_ctx, bool relaxed);
 void player_free(struct player *player);
 
 /* One call, or a few that belong together. */
