@@ -17,8 +17,8 @@ _fakehyp() {
     fi
     help=$("$program" ${command:+"$command"} --help 2>/dev/null) || return
 
-    # "  -s, --socket PATH   text", and lists of commands as "  doctor   text".
-    local with_option='^ +((-[A-Za-z]), )?(--[a-z-]+)( ([A-Z]+))?( |$)' a_command='^  ([a-z-]+)  '
+    # "  -s, --socket PATH   text", "  --seccomp kill|log|none   text", and lists of commands as "  doctor   text".
+    local with_option='^ +((-[A-Za-z]), )?(--[a-z-]+)( ([^ ]+))?( |$)' a_command='^  ([a-z-]+)  '
     while IFS= read -r line; do
         if [[ $line =~ $with_option ]]; then
             options+=("${BASH_REMATCH[3]}")
@@ -41,8 +41,7 @@ _fakehyp() {
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")
         return
         ;;
-    LEVEL) choices=(error warning info debug) ;;
-    MODE) choices=(kill log none) ;;
+    *'|'*) IFS='|' read -ra choices <<<"$value" ;;
     *) return ;; # a number
     esac
     mapfile -t COMPREPLY < <(compgen -W "${choices[*]}" -- "$cur")

@@ -34,7 +34,7 @@ enum {
 static const struct option_info {
     const char *name;
     int val;          /* its letter, or an OPT_ */
-    const char *arg;  /* NULL: takes none */
+    const char *arg;  /* NULL: takes none; "a|b|c": one of these */
     const char *help; /* lines */
 } infos[] = {
     {"socket", OPT_SOCKET, "PATH",
@@ -46,9 +46,10 @@ static const struct option_info {
     {"notify-fd", OPT_NOTIFY_FD, "N", "write a newline to this descriptor when ready"},
     {"terminate", OPT_TERMINATE, NULL, "end with the last client, or after 10 s without any"},
     {"pidfile", OPT_PIDFILE, "FILE", "keep the process id in FILE while running"},
-    {"seccomp", OPT_SECCOMP, "MODE", "what a system call beyond the needed ones does:\nkill (default), log or none"},
+    {"seccomp", OPT_SECCOMP, "kill|log|none",
+     "what a system call beyond the needed ones does\n(default: kill where that can be)"},
     {"memory", OPT_MEMORY, "SIZE", "emulated RAM, suffix K, M, G or T (default 256G)"},
-    {"log-level", OPT_LOG_LEVEL, "LEVEL", "error, warning, info (default) or debug"},
+    {"log-level", OPT_LOG_LEVEL, "error|warning|info|debug", "what is logged (default: info)"},
     {"log-file", OPT_LOG_FILE, "FILE", "append the log to FILE instead of standard error"},
     {"trace", OPT_TRACE, "FILE", "write every event to FILE as a line of JSON"},
     {"points-fd", OPT_POINTS_FD, "N", "for tests: this inherited socket holds tasks at schedule points"},
@@ -68,6 +69,10 @@ static void print_help(FILE *out)
         const struct option_info *info = &infos[i];
         int used = info->val < OPT_SOCKET ? fprintf(out, "  -%c, ", info->val) : fprintf(out, "      ");
         used += fprintf(out, "--%s%s%s", info->name, info->arg ? " " : "", info->arg ? info->arg : "");
+        if (used >= HELP_COLUMN) {
+            fputc('\n', out);
+            used = 0;
+        }
         for (const char *line = info->help; line;) {
             size_t len = strcspn(line, "\n");
             fprintf(out, "%*s%.*s\n", HELP_COLUMN - used, "", (int)len, line);
