@@ -11,6 +11,7 @@
 
 #include "fakehyp/hyp.h"
 #include "fakehyp/hypercall.h"
+#include "fakehyp/mutant.h"
 #include "fakehyp/stage2/pgtable.h"
 #include "fakehyp/stage2/pool.h"
 

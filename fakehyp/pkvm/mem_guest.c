@@ -44,18 +44,25 @@ static void map_guest(struct hyp *hyp, struct hyp_vcpu *vcpu, uint64_t pfn, uint
 
 int pkvm_host_donate_guest(struct hyp *hyp, struct hyp_vcpu *vcpu, uint64_t pfn, uint64_t gfn)
 {
-    int ret = hyp_check_host_state(hyp, pfn, 1, PKVM_PAGE_OWNED);
+    int ret = HYP_MUTANT(GUEST_BEFORE_HOST) ? check_guest_nopage(vcpu->vm, gfn, 1) : 0;
 
     if (!ret)
-        ret = check_guest_nopage(vcpu->vm, gfn, 1);
+        ret = hyp_check_host_state(hyp, pfn, 1, PKVM_PAGE_OWNED);
     if (!ret)
+        ret = check_guest_nopage(vcpu->vm, gfn, 1);
+    if (!ret && !HYP_MUTANT(MEMCACHE_LATE))
         ret = check_tables(vcpu);
     if (ret)
         return ret;
+    if (HYP_MUTANT(GRANT_FIRST))
+        map_guest(hyp, vcpu, pfn, gfn, 1, s2_guest_attr(HYP_PROT_RWX, PKVM_PAGE_OWNED));
     hyp_host_annotate(hyp, pfn, 1, s2_guest_annotation(vcpu->vm->handle, gfn));
     hyp_set_host_state(hyp, pfn, 1, PKVM_PAGE_NOPAGE);
+    if (HYP_MUTANT(MEMCACHE_LATE) && check_tables(vcpu))
+        return -HYP_ENOMEM;
     /* The contents stay: that is how the host loads the payload. */
-    map_guest(hyp, vcpu, pfn, gfn, 1, s2_guest_attr(HYP_PROT_RWX, PKVM_PAGE_OWNED));
+    if (!HYP_MUTANT(GRANT_FIRST))
+        map_guest(hyp, vcpu, pfn, gfn, 1, s2_guest_attr(HYP_PROT_RWX, PKVM_PAGE_OWNED));
     return 0;
 }
 
@@ -122,7 +129,7 @@ int pkvm_host_unshare_guest(struct hyp *hyp, struct hyp_vm *vm, uint64_t gfn, ui
     s2_walk_leaf(&vm->pgt, hyp_pfn_to_phys(gfn), &walk);
     if (!s2_pte_valid(walk.pte))
         return -HYP_ENOENT;
-    if (s2_granule(walk.level) >> HYP_PAGE_SHIFT != nr)
+    if (s2_granule(walk.level) >> HYP_PAGE_SHIFT != nr && !HYP_MUTANT(BLOCK_UNCHECKED))
         return -HYP_E2BIG;
     if (s2_guest_state(walk.pte) != PKVM_PAGE_SHARED_BORROWED)
         return -HYP_EPERM;
@@ -135,9 +142,12 @@ int pkvm_host_unshare_guest(struct hyp *hyp, struct hyp_vm *vm, uint64_t gfn, ui
             return -HYP_EINVAL;
     s2_unmap(&vm->pgt, hyp_pfn_to_phys(gfn), hyp_pfn_to_phys(nr));
     vm->nr_mapped -= nr;
-    for (uint64_t i = 0; i < nr; i++)
+    for (uint64_t i = 0; i < nr; i++) {
+        if (HYP_MUTANT(COUNT_KEPT) && hyp_page(hyp, pfn + i)->host_share_guest_count > 1)
+            continue;
         if (--hyp_page(hyp, pfn + i)->host_share_guest_count == 0)
             hyp_set_host_state(hyp, pfn + i, 1, PKVM_PAGE_OWNED);
+    }
     return 0;
 }
 
@@ -211,7 +221,7 @@ int pkvm_guest_unshare_host(struct hyp *hyp, struct hyp_vm *vm, uint64_t gfn)
     if (ret)
         return ret;
     pfn = (walk.pte & S2_PTE_ADDR) >> HYP_PAGE_SHIFT;
-    hyp_host_annotate(hyp, pfn, 1, s2_guest_annotation(vm->handle, gfn));
+    hyp_host_annotate(hyp, pfn, 1, s2_guest_annotation(vm->handle, gfn + HYP_MUTANT(WRONG_GFN)));
     hyp_set_host_state(hyp, pfn, 1, PKVM_PAGE_NOPAGE);
     set_guest_state(vm, &walk, PKVM_PAGE_OWNED);
     return 0;

@@ -44,11 +44,17 @@ int pkvm_force_reclaim(struct hyp *hyp, uint64_t phys)
         return -HYP_EPERM;
     hyp_warn_on(hyp, (walk.pte & S2_PTE_ADDR) != phys, "force reclaim: annotation and guest leaf disagree");
 
-    s2_replace_leaf(&vm->pgt, &walk, S2_PTE_POISON);
+    if (HYP_MUTANT(NOT_POISONED))
+        s2_unmap(&vm->pgt, hyp_pfn_to_phys(gfn), HYP_PAGE_SIZE);
+    else
+        s2_replace_leaf(&vm->pgt, &walk, S2_PTE_POISON);
     vm->nr_mapped--;
     vm->nr_poisoned++;
-    zero_guest_page(hyp, phys);
+    if (!HYP_MUTANT(NOT_ZEROED) && !HYP_MUTANT(ZEROED_LATE))
+        zero_guest_page(hyp, phys);
     give_to_host(hyp, pfn);
+    if (HYP_MUTANT(ZEROED_LATE))
+        zero_guest_page(hyp, phys);
     return 0;
 }
 
@@ -73,7 +79,7 @@ int pkvm_reclaim_guest_page(struct hyp *hyp, struct hyp_vm *vm, uint64_t gfn)
                 hyp_host_state(hyp, phys >> HYP_PAGE_SHIFT) !=
                     (state == PKVM_PAGE_OWNED ? PKVM_PAGE_NOPAGE : PKVM_PAGE_SHARED_BORROWED),
                 "reclaim: host and guest state disagree");
-    if (state == PKVM_PAGE_OWNED)
+    if (state == PKVM_PAGE_OWNED || HYP_MUTANT(SHARED_ZEROED))
         zero_guest_page(hyp, phys);
     s2_unmap(&vm->pgt, hyp_pfn_to_phys(gfn), HYP_PAGE_SIZE);
     vm->nr_mapped--;

@@ -12,7 +12,7 @@ void pkvm_vcpu_load(struct hyp *hyp, unsigned cpu, uint64_t handle, uint64_t idx
     struct hyp_vm *vm = hyp_vm_find(hyp, handle);
     struct hyp_vcpu *vcpu;
 
-    if (hyp->cpus[cpu].loaded || !vm || vm->is_dying || idx >= vm->nr_vcpus)
+    if (hyp->cpus[cpu].loaded || !vm || (vm->is_dying && !HYP_MUTANT(DYING_UNCHECKED)) || idx >= vm->nr_vcpus)
         return;
     vcpu = vm->vcpus[idx];
     if (!vcpu || vcpu->loaded)

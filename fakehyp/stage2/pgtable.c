@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "fakehyp/stage2/pgtable.h"
+#include "fakehyp/mutant.h"
 
 static struct hyp_page *table_page(const struct s2_pgtable *pgt, uint64_t table)
 {
@@ -80,7 +81,7 @@ static void replace(struct s2_pgtable *pgt, const struct s2_walk *walk, uint64_t
     uint64_t old = walk->pte;
 
     if (s2_pte_valid(old)) {
-        if (((old ^ pte) & ~S2_PTE_SW_MASK) != 0) {
+        if (((old ^ pte) & ~S2_PTE_SW_MASK) != 0 && !HYP_MUTANT(NOT_BROKEN)) {
             write_pte(ptep, S2_PTE_LOCKED);
             flush_entry(pgt, walk);
             pgt->mm->plat.yield(pgt->mm->plat.ctx, "s2:bbm");
@@ -208,7 +209,7 @@ static void clear_entry(struct s2_pgtable *pgt, const struct s2_walk *walk)
     write_pte(walk->ptep[level], 0);
     while (--table_page(pgt, walk->table[level])->refcount == 1 && level > pgt->start_level)
         write_pte(walk->ptep[--level], 0);
-    if (s2_pte_valid(walk->pte) || level < walk->level)
+    if ((s2_pte_valid(walk->pte) || level < walk->level) && !HYP_MUTANT(NOT_FLUSHED))
         flush_entry(pgt, walk);
     for (int freed = walk->level; freed > level; freed--)
         hyp_pool_free(pgt->mm, pgt->pool, walk->table[freed]);

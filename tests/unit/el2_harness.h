@@ -49,6 +49,9 @@ struct el2 {
     struct oracle *oracle;
     bool relaxed; /* as in the options */
     size_t oracle_size;
+    /* Hears what the oracle says; NULL: a divergence fails the test. */
+    void (*on_divergence)(void *ctx, const char *line);
+    void *divergence_ctx;
     bool inner_calls;  /* the test changes EL2's state by other ways than calls: the oracle takes it over before each */
     jmp_buf *on_panic; /* NULL: a panic fails the test */
     const char *panic;
