@@ -104,7 +104,7 @@ static void unpopulated(void)
     server_start(&server, "16M");
     double before = model_bytes(&server);
     server_stop(&server);
-    server_start(&server, "2T");
+    server_start(&server, "1100G");
     large_vm(&server, &vm, &gmem);
     bounded(name, "MiB", (model_bytes(&server) - before) / (double)MIB, 16);
     server_stop(&server);
