@@ -161,17 +161,17 @@ static int add_narrow_rules(scmp_filter_ctx filter)
         {SCMP_SYS(mmap), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0)},
         {SCMP_SYS(mprotect), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0)},
         /* The service manager is told of the end. */
-        {SCMP_SYS(socket), SCMP_A0(SCMP_CMP_EQ, AF_UNIX)},
+        {SCMP_SYS(socket), SCMP_A0(SCMP_CMP_EQ, AF_UNIX, 0)},
         /* The handler that writes the line stays. */
-        {SCMP_SYS(rt_sigaction), SCMP_A0(SCMP_CMP_NE, SIGSYS)},
+        {SCMP_SYS(rt_sigaction), SCMP_A0(SCMP_CMP_NE, SIGSYS, 0)},
         /* abort() and raise(); guests are killed by their pidfd. */
-        {SCMP_SYS(kill), SCMP_A0(SCMP_CMP_EQ, self)},
-        {SCMP_SYS(tgkill), SCMP_A0(SCMP_CMP_EQ, self)},
+        {SCMP_SYS(kill), SCMP_A0(SCMP_CMP_EQ, self, 0)},
+        {SCMP_SYS(tgkill), SCMP_A0(SCMP_CMP_EQ, self, 0)},
         /* userfaultfd; PAGEMAP_SCAN and what else /proc answers; is a stream a terminal? */
         {SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_MASKED_EQ, 0xff00, 0xaa00)},
         {SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_MASKED_EQ, 0xff00, 'f' << 8)},
-        {SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, TCGETS)},
-        {SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, FIONBIO)},
+        {SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, TCGETS, 0)},
+        {SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, FIONBIO, 0)},
     };
 
     for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++) {
