@@ -38,10 +38,24 @@ static _Noreturn void become(const struct rig_daemon *d, const char *binary, int
                     (char *)d->log,
                     (char *)"--log-level",
                     (char *)"info",
-                    points >= 0 ? (char *)"--points-fd" : NULL,
-                    (char *)"4",
+                    NULL,
+                    NULL,
+                    NULL,
+                    NULL,
                     NULL};
     sigset_t none;
+    unsigned nr = 0;
+
+    while (argv[nr])
+        nr++;
+    if (points >= 0) {
+        argv[nr++] = (char *)"--points-fd";
+        argv[nr++] = (char *)"4";
+    }
+    if (d->memory) {
+        argv[nr++] = (char *)"--memory";
+        argv[nr++] = (char *)d->memory;
+    }
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)

@@ -30,7 +30,8 @@ struct rig_daemon {
     char dir[80], socket[104], log[104];
     bool with_points; /* wanted: set before it is opened, as is environ (NULL: this process's) */
     char **environ;
-    int points; /* --points-fd's other end; -1: none */
+    const char *memory; /* --memory, set before it is opened; NULL: its default */
+    int points;         /* --points-fd's other end; -1: none */
 };
 
 /* Makes the directory and starts the daemon: 0, or -1 after saying why. */
