@@ -24,6 +24,15 @@ static void load(struct fixture *f, const struct el2_vm *vm)
     el2_topup(f->el2, vm, 0, 3);
 }
 
+/* Past the oracle, which knows better. */
+static int64_t unjudged(struct fixture *f, enum hyp_host_call n, uint64_t arg)
+{
+    uint64_t regs[8] = {HVC_HOST_BASE + n, arg};
+
+    hyp_host_hvc(f->el2->hyp, 0, regs);
+    return (int64_t)regs[1];
+}
+
 /* A VM whose one page is still donated when it is gone. */
 static int set_up(void **state)
 {
@@ -38,10 +47,11 @@ static int set_up(void **state)
     EL2_CALL(f->el2, vcpu_put);
     assert_int_equal(EL2_CALL(f->el2, start_teardown_vm, f->vm.handle), 0);
     assert_int_equal(EL2_CALL(f->el2, finalize_teardown_vm, f->vm.handle), -HYP_EBUSY);
-    /* From here on as upstream, which keeps no count of a guest's pages; no check may look. */
+    /* From here on as upstream, which keeps no count of a guest's pages; no check of the whole may look. */
     f->el2->check = false;
+    f->el2->inner_calls = true;
     hyp_vm_find(f->el2->hyp, f->vm.handle)->nr_mapped = 0;
-    assert_int_equal(EL2_CALL(f->el2, finalize_teardown_vm, f->vm.handle), 0);
+    assert_int_equal(unjudged(f, HVC_finalize_teardown_vm, f->vm.handle), 0);
     return 0;
 }
 
@@ -95,7 +105,7 @@ static void a_later_vm_seems_to_own_it(void **state)
     assert_int_equal(EL2_CALL(f->el2, host_donate_guest, own, GFN), 0);
     f->el2->on_panic = &panic;
     if (!setjmp(panic)) {
-        EL2_CALL(f->el2, force_reclaim_guest_page, f->pfn << 12);
+        unjudged(f, HVC_force_reclaim_guest_page, f->pfn << 12);
         fail_msg("EL2 goes on");
     }
     f->el2->on_panic = NULL;
