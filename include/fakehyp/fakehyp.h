@@ -115,12 +115,17 @@ int fakehyp_next_event(struct fakehyp *fh, struct fakehyp_event *event);
 
 /*
  * Asks the daemon for a report as JSON text: "status", "page", "audit",
- * "trace", "capabilities" (see fakehypctl(1)), "kernel-load" (what a load from
- * the page by errant kernel code leads to: a guest may lose it).  gmem and
- * offset: the page of "page" and "kernel-load"; gmem may be NULL for the others.
- * The caller frees *json.
+ * "trace", "ptdump", "capabilities" (see fakehypctl(1)), "kernel-load" (what a
+ * load from the page by errant kernel code leads to: a guest may lose it),
+ * "kernel-copy" (the same by an instruction of the exception table).  gmem and
+ * offset: the page of "page" and of the last two; gmem may be NULL for the
+ * others.  The caller frees *json.
  *   -EINVAL  unknown report
  *   -ENOENT  no such page or object
+ *   -ENXIO   "ptdump": the VM has no table before its first run
+ *   -ERANGE  "ptdump": begins beyond the IPA space
+ *   -EFAULT  "kernel-copy": stage 2 refuses; nothing has changed
+ *   -EPERM   "kernel-load": the kernel would Oops
  */
 int fakehyp_query(struct fakehyp *fh, const char *what, struct fakehyp_gmem *gmem, uint64_t offset, char **json);
 
