@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "src/fakehypctl/ask.h"
+#include "src/fakehypctl/patience.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+/* Where the last connection went: what a question says when it waits. */
+static char asked[ASK_SOCKET_MAX];
 
 int ask_socket_path(const char *given, char *buf, size_t size)
 {
@@ -50,22 +54,32 @@ static void explain_no_daemon(const char *path, int err, struct ctl_io *io)
 
 struct fakehyp *ask_connect(const struct ctl_args *args, struct ctl_io *io)
 {
-    char path[ASK_SOCKET_MAX];
     struct fakehyp *fh;
+    char ms[24];
     int err;
 
     if (args->socket && !*args->socket) {
         fprintf(io->err, "fakehypctl: --socket: the path is empty\n");
         return NULL;
     }
-    err = ask_socket_path(args->socket, path, sizeof(path));
+    err = ask_socket_path(args->socket, asked, sizeof(asked));
     if (err) {
         fprintf(io->err, "fakehypctl: the socket's path is too long\n");
         return NULL;
     }
-    err = fakehyp_connect(path, &fh);
+    if (ctl_given(args, CTL_OPT_TIMEOUT)) {
+        if (!args->num[CTL_OPT_TIMEOUT]) {
+            fprintf(io->err, "fakehypctl: --timeout: an answer takes time, 0 seconds leave none\n");
+            return NULL;
+        }
+        snprintf(ms, sizeof(ms), "%llu", (unsigned long long)args->num[CTL_OPT_TIMEOUT] * 1000);
+        setenv("FAKEHYP_TIMEOUT_MS", ms, 1);
+    }
+    struct patience *patience = patience_begin(asked, io);
+    err = fakehyp_connect(asked, &fh);
+    patience_end(patience);
     if (err) {
-        explain_no_daemon(path, err, io);
+        explain_no_daemon(asked, err, io);
         return NULL;
     }
     return fh;
@@ -78,7 +92,9 @@ json_t *ask(struct fakehyp *fh, const struct fakehyp_query_args *query, struct c
     char *text;
     int err;
 
+    struct patience *patience = patience_begin(asked, io);
     err = fakehyp_query_raw(fh, query, &text);
+    patience_end(patience);
     if (err == -ECONNRESET) {
         fprintf(io->err, "fakehypctl: %s: fakehypd has ended\n", query->what);
         return NULL;

@@ -11,7 +11,7 @@ const struct ctl_command ctl_commands[] = {
     {
         .name = "doctor",
         .summary = "examine this machine: can the live stage run here?",
-        .synopsis = "[--json] [--socket PATH]",
+        .synopsis = "[--json] [--socket PATH] [--timeout S]",
         .details = "Needs no daemon.  Each check that fails names the command that mends it.\n"
                    "Exit status: 0 nothing essential is missing, 1 something is, 2 usage.\n",
         .run = ctl_doctor,
@@ -19,14 +19,14 @@ const struct ctl_command ctl_commands[] = {
     {
         .name = "status",
         .summary = "clients, VMs, guest_memfds and counts of the daemon",
-        .synopsis = "[--json] [--socket PATH]",
+        .synopsis = "[--json] [--socket PATH] [--timeout S]",
         .details = "Exit status: 0, or 2 usage or no daemon.\n",
         .run = ctl_status,
     },
     {
         .name = "page",
         .summary = "one page: state, owner, holders, stray accesses, history",
-        .synopsis = "(--gmem ID --offset BYTES | --vm ID --gpa ADDR) [--json] [--socket PATH]",
+        .synopsis = "(--gmem ID --offset BYTES | --vm ID --gpa ADDR) [--json] [--socket PATH] [--timeout S]",
         .details = "BYTES and ADDR may be decimal or 0x, and end in K, M, G or T.\n"
                    "Exit status: 0, or 2 usage, no daemon or no such page.\n",
         .options = CTL_OPT_BIT(CTL_OPT_GMEM) | CTL_OPT_BIT(CTL_OPT_OFFSET) | CTL_OPT_BIT(CTL_OPT_VM) |
@@ -36,7 +36,7 @@ const struct ctl_command ctl_commands[] = {
     {
         .name = "ptdump",
         .summary = "a VM's or the host's stage-2 table, as the kernel's debugfs prints one",
-        .synopsis = "(--vm ID | --host) [--state] [--json] [--socket PATH]",
+        .synopsis = "(--vm ID | --host) [--state] [--json] [--socket PATH] [--timeout S]",
         .details = "--json prints one JSON object a line, one for each run of entries.\n"
                    "Exit status: 0, or 2 usage, no daemon, no such VM or one that has not run yet.\n",
         .options = CTL_OPT_BIT(CTL_OPT_VM) | CTL_OPT_BIT(CTL_OPT_HOST) | CTL_OPT_BIT(CTL_OPT_STATE),
@@ -45,14 +45,14 @@ const struct ctl_command ctl_commands[] = {
     {
         .name = "audit",
         .summary = "ask the kernel whether each page is where the model says",
-        .synopsis = "[--json] [--socket PATH]",
+        .synopsis = "[--json] [--socket PATH] [--timeout S]",
         .details = "Exit status: 0 clean, 1 problems were found, 2 usage or no daemon.\n",
         .run = ctl_audit,
     },
     {
         .name = "kernel-load",
         .summary = "let the host kernel touch a page: EL2 injects, EL1 answers",
-        .synopsis = "(--gmem ID --offset BYTES | --vm ID --gpa ADDR) [--fixup] [--json] [--socket PATH]",
+        .synopsis = "(--gmem ID --offset BYTES | --vm ID --gpa ADDR) [--fixup] [--json] [--socket PATH] [--timeout S]",
         .details = "Changes the model: a page of a guest is taken from it by force, and its IPA is dead.\n"
                    "With --fixup, as copy_from_user() would, the answer is EFAULT and the guest keeps it.\n"
                    "Exit status: 0 the load has read, 2 it was refused, usage, no daemon or no such page.\n",
@@ -63,7 +63,7 @@ const struct ctl_command ctl_commands[] = {
     {
         .name = "trace",
         .summary = "the daemon's events, one a line",
-        .synopsis = "[--since SEQ] [--limit N] [--follow] [--vm ID] [--json] [--socket PATH]",
+        .synopsis = "[--since SEQ] [--limit N] [--follow] [--vm ID] [--json] [--socket PATH] [--timeout S]",
         .details = "--limit takes the first N events from SEQ on; without --since the newest N.\n"
                    "--json prints one JSON object a line.\n"
                    "Exit status: 0, or 2 usage or no daemon.\n",

@@ -29,6 +29,7 @@ struct option_info {
 static const struct option_info infos[CTL_NR_OPTS] = {
     [CTL_OPT_JSON] = {"json", 'j', KIND_FLAG, NULL, "print JSON", 0},
     [CTL_OPT_SOCKET] = {"socket", 's', KIND_TEXT, "PATH", "socket of fakehypd", 0},
+    [CTL_OPT_TIMEOUT] = {"timeout", 'w', KIND_NUMBER, "S", "give up after S seconds without an answer (30)", 86400},
     [CTL_OPT_HELP] = {"help", 'h', KIND_FLAG, NULL, "print this help and exit", 0},
     [CTL_OPT_VERSION] = {"version", 'V', KIND_FLAG, NULL, "print the version and exit", 0},
     [CTL_OPT_GMEM] = {"gmem", 'g', KIND_NUMBER, "ID", "the guest_memfd", MAX_NUMBER},

@@ -17,6 +17,7 @@ struct ctl_command;
 enum ctl_opt {
     CTL_OPT_JSON,
     CTL_OPT_SOCKET,
+    CTL_OPT_TIMEOUT,
     CTL_OPT_HELP,
     CTL_OPT_VERSION,
     CTL_OPT_GMEM,
@@ -33,7 +34,8 @@ enum ctl_opt {
 };
 
 #define CTL_OPT_BIT(opt) (1u << (opt))
-#define CTL_COMMON_OPTIONS (CTL_OPT_BIT(CTL_OPT_JSON) | CTL_OPT_BIT(CTL_OPT_SOCKET) | CTL_OPT_BIT(CTL_OPT_HELP))
+#define CTL_COMMON_OPTIONS                                                                                             \
+    (CTL_OPT_BIT(CTL_OPT_JSON) | CTL_OPT_BIT(CTL_OPT_SOCKET) | CTL_OPT_BIT(CTL_OPT_TIMEOUT) | CTL_OPT_BIT(CTL_OPT_HELP))
 
 struct ctl_args {
     unsigned given;            /* CTL_OPT_BIT()s */

@@ -14,7 +14,7 @@
 struct conn;
 
 struct conn_ops {
-    /* A frame came.  Descriptors left in msg are closed afterwards. */
+    /* A frame came, perhaps without its descriptors (msg->fds_lost).  Those left in msg are closed afterwards. */
     void (*frame)(void *owner, struct chan_msg *msg);
     /*
      * The peer is gone or misbehaves.  Called once, perhaps from inside

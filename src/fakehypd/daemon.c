@@ -20,6 +20,7 @@
 
 #define EXIT_USAGE 2
 #define LONELY_MS 10000
+#define MIN_FDS 32
 #define STOP_MS 5000
 #define LAST_SWITCHES 1000000
 
@@ -140,6 +141,18 @@ static void raise_fd_limit(void)
     }
 }
 
+/* libuv aborts where it gets none, and a daemon that starts with the last of them serves nobody. */
+static int check_fd_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= MIN_FDS)
+        return 0;
+    log_error("the limit of descriptors is too low (ulimit -n): it is %llu, fakehypd takes %d and four for each client",
+              (unsigned long long)limit.rlim_cur, MIN_FDS);
+    return -EMFILE;
+}
+
 static int start(struct daemon *daemon)
 {
     int rc = listener_open(&daemon->options, &daemon->listener);
@@ -236,7 +249,9 @@ static int run_daemon(struct daemon *daemon)
         log_error("--log-file: %s: %s", daemon->options.log_file, strerrordesc_np(-rc));
         return EXIT_FAILURE;
     }
-    rc = start(daemon);
+    rc = check_fd_limit();
+    if (rc == 0)
+        rc = start(daemon);
     if (rc) {
         pidfile_remove(&daemon->pidfile);
         listener_close(daemon->listener);

@@ -12,6 +12,7 @@ struct handler {
     unsigned nr_fds;
 };
 
+#define NO_FD_LEFT "fakehypd has no file descriptor left: raise its limit (ulimit -n)"
 #define BODY(name) FAKEHYP__REQUEST__BODY_##name
 
 static const struct handler handlers[] = {
@@ -53,7 +54,7 @@ void req_reply(struct req *req, Fakehyp__Reply *reply, const int *fds, unsigned 
         return;
     reply->id = req->request->id;
     if (reply->error == -EMFILE && !req->caller.message[0])
-        caller_explain(&req->caller, "fakehypd has no file descriptor left: raise its limit (ulimit -n)");
+        caller_explain(&req->caller, NO_FD_LEFT);
     if (reply->error == -EIO && panic)
         caller_explain(&req->caller, "%s: the emulated machine stands still, start fakehypd anew", panic);
     if (reply->error && !reply->message[0])
@@ -127,7 +128,7 @@ struct vm_handle *req_vm(struct req *req, uint64_t id)
 static void free_req(struct req *req)
 {
     if (req->fd >= 0)
-        close(req->fd);
+        chan_close_fd(req->fd);
     fakehyp__request__free_unpacked(req->request, NULL);
     free(req);
 }
@@ -201,6 +202,12 @@ static const char *take(struct client *client, Fakehyp__Request *request, struct
         return "its first message is no hello";
     if (!handler) {
         refuse(client, request->id, -ENOSYS, "unknown request: is the client newer than fakehypd?");
+        return NULL;
+    }
+    if (msg->fds_lost) {
+        log_warning("process %d: no descriptor left for what it sent with %s; the limit is too low (ulimit -n)",
+                    client->pid, handler->name);
+        refuse(client, request->id, -EMFILE, NO_FD_LEFT);
         return NULL;
     }
     if (msg->nr_fds != handler->nr_fds)

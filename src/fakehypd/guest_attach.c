@@ -265,7 +265,10 @@ static void first_frame(struct guest *guest, struct chan_msg *msg)
     const char *message = "the first message must be GuestAttach with one descriptor, the guest's userfaultfd";
     int rc = -EPROTO;
 
-    if (request && request->body_case == FAKEHYP__REQUEST__BODY_GUEST_ATTACH && msg->nr_fds == 1) {
+    if (msg->fds_lost) {
+        message = "fakehypd has no file descriptor left: raise its limit (ulimit -n)";
+        rc = -EMFILE;
+    } else if (request && request->body_case == FAKEHYP__REQUEST__BODY_GUEST_ATTACH && msg->nr_fds == 1) {
         alarm_free(guest->deadline);
         guest->deadline = NULL;
         guest->in_first_frame = true;

@@ -145,6 +145,7 @@ static const int calls[] = {
     SCMP_SYS(rt_sigprocmask),
     SCMP_SYS(rt_sigreturn),
     SCMP_SYS(sched_yield),
+    SCMP_SYS(setitimer),
 };
 
 struct rule {

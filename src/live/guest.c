@@ -11,9 +11,11 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 #include <unistd.h>
 #include <linux/userfaultfd.h>
@@ -24,6 +26,7 @@
 #endif
 
 #define EVENTS_A_TURN 64
+#define TICK_US 5000
 
 static void evaluate(struct live_guest *guest, uint64_t ipa, bool write, uint32_t tid);
 
@@ -167,8 +170,9 @@ static void abort_stage2(struct live_guest *guest, uint64_t ipa, bool write, uin
     struct vcpu *vcpu = vm_vcpu(guest->vm, i);
     struct guest_vcpu *v = &guest->vcpus[i];
     if (v->nr_faults == MAX_FAULTS) {
-        /* More threads than vCPUs wait here: this one asks again. */
-        wake(guest, ipa / PAGE, 1);
+        /* More threads than vCPUs wait here: this one asks again when the vCPU goes on, and not at once and for ever.
+         */
+        v->more_faults = true;
         return;
     }
     /* Looked at again when the vCPU goes on, also if it does not run now. */
@@ -206,16 +210,39 @@ static void evaluate(struct live_guest *guest, uint64_t ipa, bool write, uint32_
         install(guest, gfn);
 }
 
+static void on_tick(int sig)
+{
+    (void)sig;
+}
+
+/* Not longer than a tick: then it ends with EINTR. */
+static ssize_t read_for_a_tick(int fd, void *buf, size_t bytes)
+{
+    const struct itimerval ticks = {.it_interval.tv_usec = TICK_US, .it_value.tv_usec = TICK_US};
+    const struct sigaction tick = {.sa_handler = on_tick};
+    struct sigaction action;
+    struct itimerval timer;
+
+    sigaction(SIGALRM, &tick, &action);
+    setitimer(ITIMER_REAL, &ticks, &timer);
+    ssize_t n = read(fd, buf, bytes);
+    int err = errno;
+    setitimer(ITIMER_REAL, &timer, NULL);
+    sigaction(SIGALRM, &action, NULL);
+    errno = err;
+    return n;
+}
+
 /*
- * The guest has the same open file and may clear its O_NONBLOCK: not to wait is
- * asked for with each read.  A kernel that cannot do that reads as
- * the file says.
+ * The guest has the same open file: it may clear O_NONBLOCK, and read the event
+ * that we were told of.  Not to wait is asked for with each read, and where
+ * a kernel cannot do that, as 6.1, the wait has an end.
  */
 static ssize_t read_events(int uffd, struct uffd_msg *msgs, size_t bytes)
 {
     struct iovec iov = {.iov_base = msgs, .iov_len = bytes};
     ssize_t n = preadv2(uffd, &iov, 1, -1, RWF_NOWAIT);
-    return n < 0 && errno == EOPNOTSUPP ? read(uffd, msgs, bytes) : n;
+    return n < 0 && errno == EOPNOTSUPP ? read_for_a_tick(uffd, msgs, bytes) : n;
 }
 
 void live_guest_readable(struct live_guest *guest)
@@ -224,6 +251,8 @@ void live_guest_readable(struct live_guest *guest)
     if (guest->dead)
         return;
     ssize_t n = read_events(guest->uffd, msgs, sizeof(msgs));
+    if (n < 0 && errno == EINTR)
+        guest_fail(guest, "its userfaultfd makes fakehypd wait: without O_NONBLOCK, and read by the guest itself");
     if (n <= 0)
         return;
     for (size_t i = 0; i < (size_t)n / sizeof(msgs[0]); i++) {
@@ -271,6 +300,9 @@ void live_guest_resume(void *ctx, struct vcpu *vcpu, const struct hyp_trap *last
         live->io.vcpu_reply(live->io.ctx, v->peer, regs->x);
     const struct guest_vcpu waiting = *v;
     v->nr_faults = 0;
+    v->more_faults = false;
+    if (waiting.more_faults)
+        wake(guest, 0, guest->ipa_size / PAGE);
     for (unsigned i = 0; i < waiting.nr_faults; i++)
         evaluate(guest, waiting.faults[i].ipa, waiting.faults[i].write, v->tid);
     if (v->call_waits && machine_vcpu_in_guest(vcpu)) {

@@ -108,7 +108,8 @@ struct guest_vcpu {
     bool entry_wanted; /* it was resumed before the thread was there */
     struct guest_fault faults[MAX_FAULTS];
     unsigned nr_faults;
-    bool call_waits; /* its thread was let go by another vCPU's fault and made a hypercall meanwhile */
+    bool more_faults; /* threads wait of whose accesses nothing is noted */
+    bool call_waits;  /* its thread was let go by another vCPU's fault and made a hypercall meanwhile */
     uint64_t call[4];
 };
 

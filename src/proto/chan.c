@@ -35,6 +35,15 @@ int chan_send(int sock, const void *data, size_t len, const int *fds, unsigned n
     }
 }
 
+void chan_close_fd(int fd)
+{
+    const struct linger none = {.l_onoff = 0};
+
+    /* Of anything else it fails, which is as well. */
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof(none));
+    close(fd);
+}
+
 static void take_control(struct msghdr *hdr, struct chan_msg *msg)
 {
     for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(hdr); cmsg; cmsg = CMSG_NXTHDR(hdr, cmsg)) {
@@ -50,7 +59,7 @@ static void take_control(struct msghdr *hdr, struct chan_msg *msg)
                 else {
                     /* There is room for some more where the credentials are not: as if they had not fitted. */
                     hdr->msg_flags |= MSG_CTRUNC;
-                    close(fd);
+                    chan_close_fd(fd);
                 }
             }
         } else if (cmsg->cmsg_type == SCM_CREDENTIALS) {
@@ -75,6 +84,7 @@ int chan_recv(int sock, struct chan_msg *msg, int flags)
 
     msg->len = 0;
     msg->nr_fds = 0;
+    msg->fds_lost = false;
     msg->pid = 0;
     msg->uid = (uid_t)-1;
     do
@@ -84,6 +94,8 @@ int chan_recv(int sock, struct chan_msg *msg, int flags)
         return errno == EWOULDBLOCK ? -EAGAIN : -errno;
     take_control(&hdr, msg);
     if (hdr.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
+        /* The other reason is that there are more than anybody may send. */
+        msg->fds_lost = hdr.msg_flags & MSG_CTRUNC && msg->nr_fds < CHAN_MAX_FDS;
         chan_msg_close_fds(msg);
         /* Without its descriptors the frame is whole: who runs out of them can still tell what it was. */
         if (!(hdr.msg_flags & MSG_TRUNC))
@@ -103,7 +115,7 @@ void chan_msg_close_fds(struct chan_msg *msg)
 {
     for (unsigned i = 0; i < msg->nr_fds; i++)
         if (msg->fds[i] >= 0)
-            close(msg->fds[i]);
+            chan_close_fd(msg->fds[i]);
     msg->nr_fds = 0;
 }
 

@@ -13,6 +13,8 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
+#include <stdbool.h>
+
 #include "src/proto/fakehyp.pb-c.h"
 
 #define PROTO_VERSION 1u
@@ -25,7 +27,8 @@ struct chan_msg {
     size_t len;
     int fds[CHAN_MAX_FDS]; /* received descriptors, O_CLOEXEC; the receiver owns those it leaves in here */
     unsigned nr_fds;
-    pid_t pid; /* sender, where SO_PASSCRED is on; 0 otherwise */
+    bool fds_lost; /* this process had no descriptor left for those that came */
+    pid_t pid;     /* sender, where SO_PASSCRED is on; 0 otherwise */
     uid_t uid;
 };
 
@@ -39,9 +42,13 @@ int chan_send(int sock, const void *data, size_t len, const int *fds, unsigned n
 /*
  * Receives one frame into msg.  1 when there is one, 0 at end of file, -EAGAIN
  * (MSG_DONTWAIT), -EMSGSIZE for a frame that was cut (its descriptors are
- * closed), other -errno.
+ * closed), other -errno.  One that lacks nothing but its descriptors is in msg,
+ * with its length.
  */
 int chan_recv(int sock, struct chan_msg *msg, int flags);
+
+/* Closes a descriptor that somebody sent: without waiting for what a socket still has to send (SO_LINGER). */
+void chan_close_fd(int fd);
 
 /* Closes the descriptors that nobody took out of msg. */
 void chan_msg_close_fds(struct chan_msg *msg);

@@ -427,6 +427,25 @@ static void help(void **state)
     assert_true(o.status > 0);
 }
 
+/* Nobody waits half a minute without a word. */
+static void stopped_daemon(void **state)
+{
+    static struct output o;
+    char words[200], text[120];
+
+    (void)state;
+    snprintf(words, sizeof(words), "status --timeout 3 --socket %s", rig.socket);
+    rig_stop_child(rig.pid);
+    ctl(&o, words);
+    kill(rig.pid, SIGCONT);
+    assert_int_equal(o.status, 2);
+    snprintf(text, sizeof(text), "fakehypd (pid %d) does not answer: it is stopped", (int)rig.pid);
+    if (!strstr(o.err, text) || !strstr(o.err, "3000 ms"))
+        fail_msg("what it says: %s", o.err);
+    expect(&o, words, 0);
+    assert_string_equal(o.err, "");
+}
+
 static const struct CMUnitTest tests[] = {
     live_test(status),
     live_test(page),
@@ -438,6 +457,7 @@ static const struct CMUnitTest tests[] = {
     live_test(doctor),
     live_test(no_daemon),
     live_test(help),
+    live_test(stopped_daemon),
 };
 
 RIG_MAIN(tests)

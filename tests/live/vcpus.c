@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Several vCPUs, several VMs, and guests that do not answer. */
-#include "tests/common/live_puppet.h"
+#include "tests/common/live_file.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -150,7 +150,7 @@ static void timeouts(void **state)
     assert_true(timeouts_seen > 0);
     assert_int_equal(guest_u64(&v.puppet[0], 0), 2000000000);
     /* One thread a vCPU. */
-    v.run_timeout_ms = 5000;
+    v.run_timeout_ms = 60000;
     start(&r, &v.puppet[0], PUPPET_COUNT, PAGE, UINT64_C(2000000000));
     rig_sleep_ms(50);
     rc = fakehyp_vcpu_run(v.puppet[0].vcpu, 0);
@@ -296,6 +296,82 @@ static void stopped_guest_destroyed(void **state)
     assert_true(rig_now_ns() - begin < UINT64_C(2500000000));
 }
 
+/* ---- more threads than vCPUs --------------------------------------------------------------------------------------
+ */
+
+#define NR_THREADS 40u
+
+struct storer {
+    const struct fakehyp_guest *guest;
+    uint64_t page;
+};
+
+static void *store(void *arg)
+{
+    const struct storer *s = arg;
+    fakehyp_guest_store(s->guest, s->page * PAGE, 1, s->page + 1);
+    return NULL;
+}
+
+static int store_by_threads(struct fakehyp_guest *guest, void *arg)
+{
+    struct storer storer[NR_THREADS];
+    pthread_t thread[NR_THREADS];
+
+    (void)arg;
+    for (unsigned i = 0; i < NR_THREADS; i++) {
+        storer[i] = (struct storer){guest, i};
+        if (pthread_create(&thread[i], NULL, store, &storer[i]))
+            return 1;
+    }
+    for (unsigned i = 0; i < NR_THREADS; i++)
+        pthread_join(thread[i], NULL);
+    for (unsigned i = 0; i < NR_THREADS; i++)
+        if (fakehyp_guest_load(guest, i * PAGE, 1) != i + 1)
+            return 2;
+    return 0;
+}
+
+/* CPU time of the daemon in milliseconds. */
+static uint64_t daemon_cpu_ms(void)
+{
+    unsigned long long user = 0, system = 0;
+    char path[64];
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)rig.pid);
+    FILE *f = fopen(path, "re");
+    assert_non_null(f);
+    int n = fscanf(f, "%*d %*s %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user, &system);
+    fclose(f);
+    assert_int_equal(n, 2);
+    return (user + system) * 1000 / (unsigned long long)sysconf(_SC_CLK_TCK);
+}
+
+/* All wait for one vCPU, which is outside of the guest: none of them asks again and again meanwhile. */
+static void threads_that_wait(void **state)
+{
+    struct fakehyp_vcpu *vcpu;
+    struct file f;
+    int rc;
+
+    file_open(&f, state, NR_THREADS * PAGE);
+    must(fakehyp_set_memory_region(f.vm, 0, 0, NR_THREADS * PAGE, f.gmem, 0));
+    must(fakehyp_vcpu_create(f.vm, 0, &vcpu));
+    must(fakehyp_guest_start(f.vm, store_by_threads, NULL));
+    assert_int_equal(fakehyp_vcpu_run(vcpu, 5000), -EFAULT);
+    rig_sleep_ms(100);
+    uint64_t before = daemon_cpu_ms();
+    rig_sleep_ms(400);
+    uint64_t spent = daemon_cpu_ms() - before;
+    rig_note("%u threads wait for a vCPU: fakehypd took %ju ms of 400 meanwhile", NR_THREADS, (uintmax_t)spent);
+    assert_in_range(spent, 0, 100);
+    must(fakehyp_vcpu_run_converting(vcpu, f.gmem, 0, 8000));
+    assert_int_equal(fakehyp_vcpu_state(vcpu)->exit_reason, FAKEHYP_EXIT_SYSTEM_EVENT);
+    rc = (int)fakehyp_vcpu_state(vcpu)->system_event.data;
+    assert_int_equal(rc, 0);
+    file_close(&f);
+}
+
 static const struct CMUnitTest tests[] = {
     live_test(two_vcpus),
     live_test(shared_under_way),
@@ -307,6 +383,7 @@ static const struct CMUnitTest tests[] = {
     live_test(stopped_guest),
     live_test(stopped_guest_goes_on),
     live_test(stopped_guest_destroyed),
+    live_test(threads_that_wait),
 };
 
 RIG_MAIN(tests)

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -175,6 +176,38 @@ static void test_wrong_descriptors(void **state)
     free(before);
     close(null);
     close(watcher);
+}
+
+/* The daemon's own limit: the request fails and says what to do, and the client stays. */
+static void test_no_room_for_descriptors(void **state)
+{
+    Fakehyp__Request request = FAKEHYP__REQUEST__INIT;
+    Fakehyp__GmemImport import = FAKEHYP__GMEM_IMPORT__INIT;
+    int sock = raw_client(&rig, NULL), null = open("/dev/null", O_RDONLY);
+    struct rlimit before, none;
+
+    request.body_case = FAKEHYP__REQUEST__BODY_GMEM_IMPORT;
+    request.gmem_import = &import;
+    assert_int_equal(prlimit(rig.pid, RLIMIT_NOFILE, NULL, &before), 0);
+    none = before;
+    none.rlim_cur = 3;
+    assert_int_equal(prlimit(rig.pid, RLIMIT_NOFILE, &none, NULL), 0);
+    request.id = 5;
+    assert_int_equal(raw_send(sock, &request, &null, 1), 0);
+    Fakehyp__Reply *reply = raw_receive(sock, NULL);
+    assert_int_equal(prlimit(rig.pid, RLIMIT_NOFILE, &before, NULL), 0);
+    assert_non_null(reply);
+    assert_int_equal(reply->error, -EMFILE);
+    assert_non_null(strstr(reply->message, "ulimit -n"));
+    raw_free(reply);
+    assert_true(rig_logged(&rig, "no descriptor left for what it sent with gmem_import"));
+    request.id = 6;
+    assert_int_equal(raw_send(sock, &request, &null, 1), 0);
+    reply = raw_receive(sock, NULL);
+    assert_int_equal(reply->error, -EINVAL);
+    raw_free(reply);
+    close(null);
+    close(sock);
 }
 
 static void test_objects_of_others_do_not_exist(void **state)
@@ -373,6 +406,7 @@ int main(void)
         cmocka_unit_test(test_unknown_request),
         cmocka_unit_test(test_unknown_query),
         cmocka_unit_test(test_wrong_descriptors),
+        cmocka_unit_test(test_no_room_for_descriptors),
         cmocka_unit_test(test_objects_of_others_do_not_exist),
         cmocka_unit_test(test_client_that_never_reads),
         cmocka_unit_test(test_many_requests_at_once),

@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <linux/userfaultfd.h>
@@ -33,6 +34,24 @@
 #define EXIT_SYSTEM_EVENT 24u
 
 static struct rig rig;
+
+/*
+ * What a guest can do on a kernel whose userfaultfd does not know RWF_NOWAIT: between the moment in which the daemon is
+ * told of an event and its read, it reads the event itself and clears O_NONBLOCK.
+ */
+static bool steals;
+
+ssize_t __real_preadv2(int fd, const struct iovec *iov, int nr, off_t offset, int flags);
+ssize_t __wrap_preadv2(int fd, const struct iovec *iov, int nr, off_t offset, int flags);
+ssize_t __wrap_preadv2(int fd, const struct iovec *iov, int nr, off_t offset, int flags)
+{
+    if (!steals)
+        return __real_preadv2(fd, iov, nr, offset, flags);
+    __real_preadv2(fd, iov, nr, offset, flags);
+    fcntl(fd, F_SETFL, 0);
+    errno = EOPNOTSUPP;
+    return -1;
+}
 
 static int set_up(void **state)
 {
@@ -373,12 +392,36 @@ static void test_deaf_userfaultfd(void **state)
     end(&vmm);
 }
 
+static void test_event_stolen_from_a_blocking_userfaultfd(void **state)
+{
+    const struct plan plan = {.ipa_pages = 4 * SLOT_PAGES, .early = true};
+    struct rig before = rig;
+    struct vmm vmm;
+
+    /* A daemon of its own, from this program, in which the flag is set. */
+    steals = true;
+    assert_int_equal(rig_set_up(&rig), 0);
+    begin(&vmm, &plan);
+    send_run(&vmm, 2, -1);
+    Fakehyp__Reply *reply = expect_reply(&vmm, 2, 0);
+    assert_int_equal(reply->vcpu_exit->exit_reason, EXIT_SYSTEM_EVENT);
+    raw_free(reply);
+    assert_true(rig_logged(&rig, "makes fakehypd wait"));
+    end(&vmm);
+    assert_int_equal(rig_tear_down(&rig), 0);
+    steals = false;
+    rig = before;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_guest_without_its_memory),   cmocka_unit_test(test_slot_refused_after_touch),
-        cmocka_unit_test(test_slot_deleted_during_attach), cmocka_unit_test(test_run_before_another_guest),
+        cmocka_unit_test(test_guest_without_its_memory),
+        cmocka_unit_test(test_slot_refused_after_touch),
+        cmocka_unit_test(test_slot_deleted_during_attach),
+        cmocka_unit_test(test_run_before_another_guest),
         cmocka_unit_test(test_deaf_userfaultfd),
+        cmocka_unit_test(test_event_stolen_from_a_blocking_userfaultfd),
     };
 
     return cmocka_run_group_tests_name("daemon_rogue", tests, set_up, tear_down);

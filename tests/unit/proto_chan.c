@@ -9,10 +9,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "src/proto/chan.h"
@@ -198,6 +200,52 @@ static void more_than_fit(void **state)
     assert_int_equal(sendmsg(p->sock[0], &hdr, 0), 1);
     assert_int_equal(chan_recv(p->sock[1], &p->msg, 0), -EMSGSIZE);
     assert_int_equal(p->msg.nr_fds, 0);
+    assert_false(p->msg.fds_lost);
+}
+
+/* A TCP socket with bytes that nobody reads: -1 where there is no such thing. */
+static int stuck_socket(int *listener, int *other)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    const struct linger long_time = {.l_onoff = 1, .l_linger = 60};
+    socklen_t len = sizeof(address);
+    static const char bytes[65536];
+
+    *listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (*listener < 0 || bind(*listener, (struct sockaddr *)&address, len) || listen(*listener, 1) ||
+        getsockname(*listener, (struct sockaddr *)&address, &len))
+        return -1;
+    int sock = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (connect(sock, (struct sockaddr *)&address, len)) {
+        close(sock);
+        return -1;
+    }
+    *other = accept(*listener, NULL, NULL);
+    while (send(sock, bytes, sizeof(bytes), MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+        ;
+    setsockopt(sock, SOL_SOCKET, SO_LINGER, &long_time, sizeof(long_time));
+    return sock;
+}
+
+/* Whoever closes such a socket last waits: not the one to whom it was sent. */
+static void socket_that_lingers(void **state)
+{
+    struct pair *p = *state;
+    int listener = -1, other = -1, sock = stuck_socket(&listener, &other);
+
+    if (sock >= 0) {
+        assert_int_equal(chan_send(p->sock[0], "x", 1, &sock, 1, 0), 0);
+        close(sock);
+        assert_int_equal(chan_recv(p->sock[1], &p->msg, 0), 1);
+        time_t begin = time(NULL);
+        chan_msg_close_fds(&p->msg);
+        assert_in_range(time(NULL) - begin, 0, 10);
+        close(other);
+    } else {
+        print_message("# not tried: socket_that_lingers: no TCP here\n");
+    }
+    if (listener >= 0)
+        close(listener);
 }
 
 /* Without room for the descriptors the frame can still be read: its receiver can say which call it was. */
@@ -214,6 +262,7 @@ static void no_room_for_descriptors(void **state)
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
     assert_int_equal(rc, -EMSGSIZE);
     assert_int_equal(p->msg.nr_fds, 0);
+    assert_true(p->msg.fds_lost);
     assert_int_equal(p->msg.len, 5);
     assert_memory_equal(p->msg.data, "whole", 5);
 }
@@ -299,10 +348,10 @@ static void messages_that_are_too_long(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        chan_test(frames_keep_their_borders),  chan_test(longest_frame),  chan_test(ends),
-        chan_test(descriptors_in_their_order), chan_test(as_many_as_fit), chan_test(more_than_fit),
-        chan_test(no_room_for_descriptors),    chan_test(who_sent_it),    chan_test(messages_arrive_as_they_were),
-        chan_test(messages_that_are_too_long),
+        chan_test(frames_keep_their_borders),  chan_test(longest_frame),       chan_test(ends),
+        chan_test(descriptors_in_their_order), chan_test(as_many_as_fit),      chan_test(more_than_fit),
+        chan_test(no_room_for_descriptors),    chan_test(who_sent_it),         chan_test(messages_arrive_as_they_were),
+        chan_test(messages_that_are_too_long), chan_test(socket_that_lingers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
