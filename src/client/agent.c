@@ -158,7 +158,7 @@ static bool receive(struct fakehyp *fh)
     if (rc <= 0)
         return false;
     chan_msg_close_fds(msg);
-    Fakehyp__Request *request = fakehyp__request__unpack(NULL, msg->len, msg->data);
+    Fakehyp__Request *request = chan_unpack_request(msg);
     if (!request)
         return false;
     serve(fh, request);

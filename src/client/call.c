@@ -141,7 +141,7 @@ static int read_one(struct fakehyp *fh, int64_t deadline_ms)
         /* At the limit of descriptors that is the failure of one call, not of the connection. */
         fds_lost = rc == -EMSGSIZE && fh->in.len;
         if (rc > 0 || fds_lost) {
-            reply = fakehyp__reply__unpack(NULL, fh->in.len, fh->in.data);
+            reply = chan_unpack_reply(&fh->in);
             rc = reply ? 0 : -EPROTO;
         } else if (rc == 0) {
             rc = -ECONNRESET;

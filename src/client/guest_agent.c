@@ -272,7 +272,7 @@ static void *agent_main(void *arg)
         return NULL;
 
     while (chan_recv(process->sock, &msg, 0) > 0) {
-        Fakehyp__Request *request = fakehyp__request__unpack(NULL, msg.len, msg.data);
+        Fakehyp__Request *request = chan_unpack_request(&msg);
         if (!request)
             break;
         int rc = serve(process, request, &msg);

@@ -126,7 +126,7 @@ static Fakehyp__Reply *call(struct fakehyp_guest *guest, Fakehyp__Request *reque
         if (rc <= 0)
             socket_lost(rc);
         chan_msg_close_fds(&guest->in);
-        Fakehyp__Reply *reply = fakehyp__reply__unpack(NULL, guest->in.len, guest->in.data);
+        Fakehyp__Reply *reply = chan_unpack_reply(&guest->in);
         if (reply && reply->id == request->id)
             return reply;
         if (reply)

@@ -134,10 +134,8 @@ static int send_attach(const struct guest_process *process)
     cmsg->cmsg_type = SCM_CREDENTIALS;
     cmsg->cmsg_len = CMSG_LEN(sizeof(cred));
     memcpy(CMSG_DATA(cmsg), &cred, sizeof(cred));
-    while (sendmsg(process->sock, &msg, MSG_NOSIGNAL) < 0)
-        if (errno != EINTR)
-            return fh_fail(-errno, "the guest could not attach itself: %s", strerror(errno));
-    return 0;
+    int rc = chan_sendmsg(process->sock, &msg, 0);
+    return rc ? fh_fail(rc, "the guest could not attach itself: %s", strerrordesc_np(-rc)) : 0;
 }
 
 static int take_attach_reply(struct guest_process *process, struct chan_msg *msg, const Fakehyp__Reply *reply)
@@ -165,7 +163,7 @@ static int attach(struct guest_process *process)
         if (rc <= 0) {
             rc = fh_fail(-ECONNRESET, "fakehypd closed the guest's socket");
         } else {
-            Fakehyp__Reply *reply = fakehyp__reply__unpack(NULL, msg.len, msg.data);
+            Fakehyp__Reply *reply = chan_unpack_reply(&msg);
             rc = reply ? take_attach_reply(process, &msg, reply) : fh_fail(-EPROTO, "fakehypd sent no reply");
             if (reply)
                 fakehyp__reply__free_unpacked(reply, NULL);

@@ -250,7 +250,7 @@ int conn_send_request(struct conn *conn, const Fakehyp__Request *request, const 
     size_t len = fakehyp__request__get_packed_size(request);
     if (len > CHAN_MAX_FRAME)
         return -EMSGSIZE;
-    uint8_t *data = malloc(len + 1);
+    uint8_t *data = chan_malloc(len + 1);
     if (!data)
         return -ENOMEM;
     fakehyp__request__pack(request, data);
@@ -264,7 +264,7 @@ int conn_send_reply(struct conn *conn, const Fakehyp__Reply *reply, const int *f
     size_t len = fakehyp__reply__get_packed_size(reply);
     if (len > CHAN_MAX_FRAME)
         return -EMSGSIZE;
-    uint8_t *data = malloc(len + 1);
+    uint8_t *data = chan_malloc(len + 1);
     if (!data)
         return -ENOMEM;
     fakehyp__reply__pack(reply, data);

@@ -223,7 +223,7 @@ static const char *take(struct client *client, Fakehyp__Request *request, struct
 void dispatch_frame(void *owner, struct chan_msg *msg)
 {
     struct client *client = owner;
-    Fakehyp__Request *request = fakehyp__request__unpack(NULL, msg->len, msg->data);
+    Fakehyp__Request *request = chan_unpack_request(msg);
     bool taken = false;
     const char *wrong = request ? take(client, request, msg, &taken) : "it sent what is no request";
 

@@ -67,7 +67,7 @@ int peer_call(struct peer *peer, Fakehyp__Request *request, const int *fds, unsi
 
 int peer_frame(struct peer *peer, const struct chan_msg *msg)
 {
-    Fakehyp__Reply *reply = fakehyp__reply__unpack(NULL, msg->len, msg->data);
+    Fakehyp__Reply *reply = chan_unpack_reply(msg);
 
     if (!reply)
         return -EPROTO;

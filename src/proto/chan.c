@@ -2,9 +2,60 @@
 #include "src/proto/chan.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
+
+/* False when the patience is over. */
+static bool wait_for_memory(unsigned *tries)
+{
+    if (++*tries > CHAN_PATIENCE_MS)
+        return false;
+    nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    return true;
+}
+
+void *chan_malloc(size_t size)
+{
+    unsigned tries = 0;
+    void *p;
+
+    while (!(p = malloc(size)) && wait_for_memory(&tries))
+        ;
+    return p;
+}
+
+static void *message_alloc(void *ctx, size_t size)
+{
+    (void)ctx;
+    return chan_malloc(size);
+}
+
+static void message_free(void *ctx, void *p)
+{
+    (void)ctx;
+    free(p);
+}
+
+static ProtobufCAllocator message_allocator = {.alloc = message_alloc, .free = message_free};
+
+Fakehyp__Request *chan_unpack_request(const struct chan_msg *msg)
+{
+    return fakehyp__request__unpack(&message_allocator, msg->len, msg->data);
+}
+
+Fakehyp__Reply *chan_unpack_reply(const struct chan_msg *msg)
+{
+    return fakehyp__reply__unpack(&message_allocator, msg->len, msg->data);
+}
+
+/* What sendmsg() and recvmsg() say when the kernel is short of memory; the frame is where it was. */
+static bool is_shortage(int err)
+{
+    return err == ENOBUFS || err == ENOMEM;
+}
 
 int chan_send(int sock, const void *data, size_t len, const int *fds, unsigned nr_fds, int flags)
 {
@@ -27,11 +78,19 @@ int chan_send(int sock, const void *data, size_t len, const int *fds, unsigned n
         cmsg->cmsg_len = CMSG_LEN(sizeof(int) * nr_fds);
         memcpy(CMSG_DATA(cmsg), fds, sizeof(int) * nr_fds);
     }
+    return chan_sendmsg(sock, &hdr, flags);
+}
+
+int chan_sendmsg(int sock, const struct msghdr *hdr, int flags)
+{
+    unsigned tries = 0;
+
     for (;;) {
-        if (sendmsg(sock, &hdr, MSG_NOSIGNAL | flags) >= 0)
+        if (sendmsg(sock, hdr, MSG_NOSIGNAL | flags) >= 0)
             return 0;
-        if (errno != EINTR)
-            return errno == EWOULDBLOCK ? -EAGAIN : -errno;
+        int err = errno;
+        if (err != EINTR && !(is_shortage(err) && wait_for_memory(&tries)))
+            return err == EWOULDBLOCK ? -EAGAIN : -err;
     }
 }
 
@@ -80,6 +139,7 @@ int chan_recv(int sock, struct chan_msg *msg, int flags)
     struct iovec iov = {.iov_base = msg->data, .iov_len = CHAN_MAX_FRAME};
     struct msghdr hdr = {
         .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof(control.space)};
+    unsigned tries = 0;
     ssize_t n;
 
     msg->len = 0;
@@ -89,7 +149,7 @@ int chan_recv(int sock, struct chan_msg *msg, int flags)
     msg->uid = (uid_t)-1;
     do
         n = recvmsg(sock, &hdr, MSG_CMSG_CLOEXEC | flags);
-    while (n < 0 && errno == EINTR);
+    while (n < 0 && (errno == EINTR || (is_shortage(errno) && wait_for_memory(&tries))));
     if (n < 0)
         return errno == EWOULDBLOCK ? -EAGAIN : -errno;
     take_control(&hdr, msg);
@@ -133,7 +193,7 @@ int chan_send_request(int sock, const Fakehyp__Request *request, const int *fds,
     size_t len = fakehyp__request__get_packed_size(request);
     if (len > CHAN_MAX_FRAME)
         return -EMSGSIZE;
-    uint8_t *buf = malloc(len + 1);
+    uint8_t *buf = chan_malloc(len + 1);
     if (!buf)
         return -ENOMEM;
     fakehyp__request__pack(request, buf);
@@ -147,7 +207,7 @@ int chan_send_reply(int sock, const Fakehyp__Reply *reply, const int *fds, unsig
     size_t len = fakehyp__reply__get_packed_size(reply);
     if (len > CHAN_MAX_FRAME)
         return -EMSGSIZE;
-    uint8_t *buf = malloc(len + 1);
+    uint8_t *buf = chan_malloc(len + 1);
     if (!buf)
         return -ENOMEM;
     fakehyp__reply__pack(reply, buf);

@@ -33,11 +33,27 @@ struct chan_msg {
 };
 
 /*
+ * When memory is short for a moment, what a message says must not be lost: its
+ * sender or receiver could not tell what has been done and what has not.  So
+ * the functions below try again for CHAN_PATIENCE_MS before they fail, also
+ * with MSG_DONTWAIT.
+ */
+#define CHAN_PATIENCE_MS 20
+
+/* malloc() with that patience, for free(). */
+void *chan_malloc(size_t size);
+/* NULL: no such message, or no memory after all that. */
+Fakehyp__Request *chan_unpack_request(const struct chan_msg *msg);
+Fakehyp__Reply *chan_unpack_reply(const struct chan_msg *msg);
+
+/*
  * Sends one frame; the descriptors stay the caller's.  flags: MSG_DONTWAIT or
  * 0 (MSG_NOSIGNAL is implied).  0; -EAGAIN when it would block; -EMSGSIZE over
  * CHAN_MAX_FRAME; -EPIPE/-ECONNRESET when the peer is gone; other -errno.
  */
 int chan_send(int sock, const void *data, size_t len, const int *fds, unsigned nr_fds, int flags);
+/* The same for one that is made up already. */
+int chan_sendmsg(int sock, const struct msghdr *hdr, int flags);
 
 /*
  * Receives one frame into msg.  1 when there is one, 0 at end of file, -EAGAIN
