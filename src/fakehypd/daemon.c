@@ -253,6 +253,9 @@ static int run_daemon(struct daemon *daemon)
     if (rc == 0)
         rc = start(daemon);
     if (rc) {
+        /* Whatever there was no memory for. */
+        if (rc == -ENOMEM)
+            log_error("could not start: %s%s", strerrordesc_np(-rc), log_remedy(rc));
         pidfile_remove(&daemon->pidfile);
         listener_close(daemon->listener);
         return rc == -EINVAL ? EXIT_USAGE : EXIT_FAILURE;
@@ -269,8 +272,10 @@ int fakehypd_main(int argc, char **argv)
     struct daemon *daemon = calloc(1, sizeof(*daemon));
     int status;
 
-    if (!daemon)
+    if (!daemon) {
+        fputs("fakehypd: error: out of memory\n", stderr);
         return EXIT_FAILURE;
+    }
     switch (options_parse(argc, argv, &daemon->options, stdout, stderr)) {
     case OPTIONS_RUN:
         status = daemon->options.print_capabilities ? report_print_capabilities(stdout) : run_daemon(daemon);

@@ -2,6 +2,7 @@
 #include "src/fakehypd/guest.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,10 +27,20 @@ static void on_deadline(void *arg)
     guest_forget(guest);
 }
 
+static bool is_dead(const struct guest *guest)
+{
+    struct pollfd pfd = {.fd = guest->pidfd, .events = POLLIN};
+
+    return guest->dead || (guest->pidfd >= 0 ? poll(&pfd, 1, 0) > 0 : conn_hung_up(guest->conn));
+}
+
 int guest_prepare(struct vm_handle *vm, int *sock, struct caller *caller)
 {
     int pair[2], on = 1;
 
+    /* One that has failed to start is dead before we have heard of it. */
+    if (vm->guest && is_dead(vm->guest))
+        guest_end(vm);
     if (vm->guest) {
         caller_explain(caller, "VM %llu has a guest already", (unsigned long long)vm->handle.id);
         return -EBUSY;

@@ -36,6 +36,7 @@ static const char *take_vcpu_request(struct guest_vcpu *vcpu, const Fakehyp__Req
         if (vcpu->ready)
             return "announced itself twice";
         vcpu->ready = vcpu->pending = true;
+        guest->vm->had_guest = true;
         live_vcpu_ready(guest->live, vcpu->index, vcpu, request->vcpu_ready->tid);
         return NULL;
     case FAKEHYP__REQUEST__BODY_HYPERCALL:
@@ -54,7 +55,7 @@ static const char *take_vcpu_request(struct guest_vcpu *vcpu, const Fakehyp__Req
 static void on_vcpu_frame(void *owner, struct chan_msg *msg)
 {
     struct guest_vcpu *vcpu = owner;
-    Fakehyp__Request *request = fakehyp__request__unpack(NULL, msg->len, msg->data);
+    Fakehyp__Request *request = chan_unpack_request(msg);
     const char *wrong = !request      ? "sent what is no request"
                         : msg->nr_fds ? "sent descriptors"
                                       : take_vcpu_request(vcpu, request);
@@ -136,14 +137,15 @@ static void attach_task(void *arg)
 {
     struct guest *guest = arg;
     struct vm_handle *vm = guest->vm;
-    int rc = live_guest_attach(guest->daemon->live, vm->vm, &guest->peer, (uint32_t)guest->pid, guest->uffd,
-                               guest->ram_base, guest->ipa_size, &guest->live);
+    int rc = guest->answered;
 
+    if (rc == 0)
+        rc = live_guest_attach(guest->daemon->live, vm->vm, &guest->peer, (uint32_t)guest->pid, guest->uffd,
+                               guest->ram_base, guest->ipa_size, &guest->live);
     if (rc == 0) {
         guest->uffd = -1;
         guest->state = GUEST_RUNNING;
         guest->daemon->nr_guests++;
-        vm->had_guest = true;
         log_info("guest of VM %llu: pid %d, %u vCPUs", (unsigned long long)vm->handle.id, guest->pid, guest->nr_vcpus);
         for (unsigned i = 0; i < guest->nr_vcpus; i++)
             conn_pause(guest->vcpus[i].conn, false);
@@ -240,16 +242,17 @@ static int attach(struct guest *guest, const Fakehyp__Request *request, struct c
     if (rc == 0)
         rc = make_vcpus(guest, theirs);
     if (rc == 0) {
-        rc = answer(guest, request->id, 0, "", theirs, guest->nr_vcpus);
-        for (unsigned i = 0; i < guest->nr_vcpus; i++)
-            close(theirs[i]);
-    }
-    if (rc == 0) {
         guest->uffd = chan_msg_take_fd(msg, 0);
         guest->ram_base = body->ram_base;
         guest->ipa_size = body->ipa_size;
         guest->state = GUEST_ATTACHING;
-        if (task_spawn(guest->daemon->loop.sched, "guest_attach", attach_task, guest))
+        /* The task runs after this: a guest that has its answer finds it there. */
+        bool spawned = task_spawn(guest->daemon->loop.sched, "guest_attach", attach_task, guest);
+        if (spawned)
+            guest->answered = answer(guest, request->id, 0, "", theirs, guest->nr_vcpus);
+        for (unsigned i = 0; i < guest->nr_vcpus; i++)
+            close(theirs[i]);
+        if (spawned)
             return 0;
         guest->state = GUEST_PREPARED;
         rc = -ENOMEM;
@@ -261,7 +264,7 @@ static int attach(struct guest *guest, const Fakehyp__Request *request, struct c
 
 static void first_frame(struct guest *guest, struct chan_msg *msg)
 {
-    Fakehyp__Request *request = fakehyp__request__unpack(NULL, msg->len, msg->data);
+    Fakehyp__Request *request = chan_unpack_request(msg);
     const char *message = "the first message must be GuestAttach with one descriptor, the guest's userfaultfd";
     int rc = -EPROTO;
 

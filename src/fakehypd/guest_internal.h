@@ -39,6 +39,7 @@ struct guest {
     /* While attaching. */
     int uffd;
     uint64_t ram_base, ipa_size;
+    int answered; /* how the answer to GuestAttach was sent: 0 or -errno */
 };
 
 extern const struct conn_ops guest_agent_ops;

@@ -66,7 +66,7 @@ struct vm_handle {
     bool dying;
     struct waitq changed;   /* users, guest */
     struct guest *guest;    /* prepared or alive */
-    bool had_guest;         /* one was attached: its vcpus can be run, though it may have died */
+    bool had_guest;         /* one came to run: its vcpus can be run, though it may have died */
     struct vcpu_run **runs; /* by index of the vcpu */
     unsigned nr_runs;
 };

@@ -12,7 +12,9 @@
 
 static int no_guest(struct caller *caller)
 {
-    caller_explain(caller, "no guest was started: fakehyp_guest_start() comes before vcpu_run");
+    caller_explain(caller,
+                   "no guest was started: fakehyp_guest_start() comes before vcpu_run, and again where the guest "
+                   "ended before it ran");
     return -ENOENT;
 }
 
@@ -41,6 +43,7 @@ static void run_task(void *arg)
     run->rc = wait_attached(vm, &run->caller);
     /* A guest that did not come is no exit: who asks later may have started another. */
     bool begun = run->rc == 0;
+    vm->had_guest |= begun;
     /* EL1's vm_destroy() waits for us, so the VM is there until vcpu_run() has returned. */
     if (begun)
         run->rc = vcpu_run(vm_vcpu(vm->vm, run->index), &run->record, &run->caller);
