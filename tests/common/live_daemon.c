@@ -122,8 +122,10 @@ int rig_daemon_start(struct rig_daemon *d)
     bool ready = poll(&pfd, 1, READY_MS) == 1 && read(notify[0], &byte, 1) == 1;
     close(notify[0]);
     if (!ready) {
-        rig_note("fakehypd did not become ready");
-        rig_daemon_print_log(d);
+        if (!d->quiet) {
+            rig_note("fakehypd did not become ready");
+            rig_daemon_print_log(d);
+        }
         rig_daemon_kill(d);
         return -1;
     }

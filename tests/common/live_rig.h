@@ -28,6 +28,7 @@
 struct rig_daemon {
     pid_t pid; /* 0: not running */
     char dir[80], socket[104], log[104];
+    bool quiet;       /* one that does not start is no news */
     bool with_points; /* wanted: set before it is opened, as is environ (NULL: this process's) */
     char **environ;
     const char *memory; /* --memory, set before it is opened; NULL: its default */
