@@ -85,7 +85,8 @@ int pvm_convert(struct pvm *v, uint64_t page, uint64_t nr, uint64_t attributes)
 
 void pvm_create(struct pvm *v, struct fakehyp *fh, const struct pvm_config *config)
 {
-    const struct fakehyp_vm_config vm = {.name = "puppet", .unshare_mode = config->mode};
+    const struct fakehyp_vm_config vm = {
+        .name = "puppet", .unshare_mode = config->mode, .unprotected = config->unprotected};
     void *view;
 
     *v = (struct pvm){.fh = fh, .run_timeout_ms = RUN_MS};

@@ -55,6 +55,7 @@ struct pvm_config {
     size_t pages;   /* 0: 16 */
     unsigned vcpus; /* 0: 1 */
     enum fakehyp_unshare_mode mode;
+    bool unprotected;
     bool shared;       /* leave it shared; else all is converted to private */
     const char *image; /* stored at offset 0 before that; may be NULL */
 };

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -345,6 +346,37 @@ static void memslot_errors(void **state)
     pvm_destroy(&v);
 }
 
+/* An unprotected VM's memory is shared with it: a slot can be taken from under it, and put elsewhere. */
+static void slot_of_an_unprotected_vm_goes(void **state)
+{
+    struct fakehyp_gmem *more;
+    uint8_t *view;
+    void *map;
+    struct pvm v;
+
+    pvm_create(&v, *state, &(struct pvm_config){.pages = 16, .unprotected = true, .shared = true});
+    must(fakehyp_gmem_create(v.vm, 4 * PAGE, FAKEHYP_GMEM_MMAP | FAKEHYP_GMEM_INIT_SHARED, &more));
+    must(fakehyp_map(more, NULL, 4 * PAGE, PROT_READ | PROT_WRITE, 0, &map));
+    view = map;
+    must(fakehyp_set_memory_region(v.vm, 1, 0x100000, 4 * PAGE, more, 0));
+    puppet_write(P(v), 0x101000, "both", 5);
+    assert_string_equal((char *)view + PAGE, "both");
+    must(fakehyp_set_memory_region(v.vm, 1, 0, 0, NULL, 0));
+    rig_audit(v.fh);
+    assert_string_equal((char *)view + PAGE, "both");
+    /* Where it was the guest finds a device. */
+    puppet_give(P(v), PUPPET_READ, 0x101000, 5, 0);
+    assert_int_equal(puppet_go(P(v)), PUPPET_NEEDS);
+    assert_int_equal(P(v)->run->exit_reason, FAKEHYP_EXIT_MMIO);
+    must(fakehyp_set_memory_region(v.vm, 2, 0x100000, 4 * PAGE, more, 0));
+    assert_int_equal(puppet_go(P(v)), PUPPET_DONE);
+    assert_string_equal((char *)P(v)->command->data, "both");
+    must(fakehyp_unmap(v.fh, map, 4 * PAGE));
+    fakehyp_gmem_close(more);
+    rig_audit(v.fh);
+    pvm_destroy(&v);
+}
+
 static void punched(void **state)
 {
     struct pvm v;
@@ -469,6 +501,7 @@ static const struct CMUnitTest tests[] = {
     live_test(feigns_death),
     live_test(outside_of_slots),
     live_test(memslot_errors),
+    live_test(slot_of_an_unprotected_vm_goes),
     live_test(punched),
     live_test(punched_elsewhere),
     live_test(kernel_load_reclaims),
