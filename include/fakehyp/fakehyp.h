@@ -205,7 +205,8 @@ uint64_t fakehyp_gmem_size(const struct fakehyp_gmem *gmem);
  * hint: NULL lets the kernel choose, otherwise the address (as
  * MAP_FIXED_NOREPLACE).  prot: PROT_NONE or PROT_READ and PROT_WRITE.  The view
  * may reach beyond the end of the file, where a touch is SIGBUS.  It ends with
- * fakehyp_unmap(); a plain munmap() is safe, but the daemon goes on listing it.
+ * fakehyp_unmap(); a plain munmap() is safe, but the daemon goes on listing it
+ * until the process has another view in its place.
  * At the first view a SIGBUS handler that explains stray accesses is installed,
  * if SIGBUS has its default action (FAKEHYP_SIGBUS=0: never).
  *   -EINVAL  hint, length or offset not a multiple of the page; length 0; unknown protection

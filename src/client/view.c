@@ -63,13 +63,13 @@ static void clear_view(struct fh_view *view)
     view->file = NULL;
 }
 
-/* The view of fh with the lowest address that overlaps [start, end). */
+/* The view of fh (NULL: of any connection) with the lowest address that overlaps [start, end). */
 static struct fh_view *first_view_in(struct fakehyp *fh, uintptr_t start, uintptr_t end)
 {
     struct fh_view *best = NULL;
 
     for (struct fh_view *view = atomic_load(&fh_views); view; view = view->next) {
-        if (view->fh != fh || view->addr >= end || view->addr + view->length <= start)
+        if (!view->fh || (fh && view->fh != fh) || view->addr >= end || view->addr + view->length <= start)
             continue;
         if (!best || view->addr < best->addr)
             best = view;
@@ -267,7 +267,7 @@ static int cut_first(struct fakehyp *fh, uintptr_t start, uintptr_t end, enum cu
         goto out;
     }
     if (tail)
-        set_view(tail, fh, view->file, to, last - to, view->offset + (to - first), view->prot);
+        set_view(tail, view->fh, view->file, to, last - to, view->offset + (to - first), view->prot);
     if (from > first) {
         atomic_store(&view->length, from - first);
     } else if (to < last) {
@@ -296,15 +296,19 @@ static void unmap_silently(struct fakehyp *fh, uintptr_t start, uintptr_t end)
         ;
 }
 
-/* Where something new is mapped now there is no view any more: the program has unmapped it by itself. */
-static void forget_stale(struct fakehyp *fh, uintptr_t start, uintptr_t end)
+/*
+ * Where something new is mapped now there is no view any more, of whichever connection: the program has unmapped it by
+ * itself.  An agent that took the new one for it would register what is not its own.  The daemon learns it from the
+ * new view.
+ */
+static void forget_stale(uintptr_t start, uintptr_t end)
 {
     enum cut_how how = CUT_FORGET;
     uintptr_t cut;
     size_t length;
 
-    while (cut_first(fh, start, end, &how, &cut, &length) > 0)
-        tell_remove(fh, cut, length);
+    while (cut_first(NULL, start, end, &how, &cut, &length) > 0)
+        ;
 }
 
 static int map_file(struct fakehyp *fh, struct fh_file *file, void *hint, size_t length, int prot, uint64_t offset,
@@ -318,7 +322,7 @@ static int map_file(struct fakehyp *fh, struct fh_file *file, void *hint, size_t
     if (rc)
         return rc;
 
-    forget_stale(fh, (uintptr_t)p, (uintptr_t)p + length);
+    forget_stale((uintptr_t)p, (uintptr_t)p + length);
     /* Listed before the daemon hears of it: it answers by asking the agent to open what is shared. */
     pthread_mutex_lock(&fh_lock);
     struct fh_view *view = get_free_view();
@@ -433,14 +437,31 @@ void fh_views_drop_all(struct fakehyp *fh)
     unmap_silently(fh, 0, UINTPTR_MAX);
 }
 
+/* A program may have taken MADV_DONTFORK back: what of the view the child has then, nobody would refuse there. */
+static void cover_inherited(const struct fh_view *view)
+{
+    int maps_fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    uintptr_t end = view->addr + view->length;
+    struct fh_vma vma;
+
+    for (uintptr_t at = view->addr; maps_fd >= 0 && fh_vma_at(maps_fd, at, &vma) > 0 && vma.start < end; at = vma.end) {
+        uintptr_t from = vma.start > at ? vma.start : at, to = vma.end < end ? vma.end : end;
+        if (vma.dev == view->file->dev && vma.ino == view->file->ino)
+            mmap((void *)from, to - from, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    }
+    if (maps_fd >= 0)
+        close(maps_fd);
+}
+
 void fh_views_forked(void)
 {
     for (struct fh_view *view = atomic_load(&fh_views); view; view = view->next) {
         if (!view->fh)
             continue;
         /* MADV_DONTFORK left a gap: what the child maps next must not turn up under an old pointer. */
-        mmap((void *)view->addr, view->length, PROT_NONE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+        if (mmap((void *)view->addr, view->length, PROT_NONE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0) == MAP_FAILED)
+            cover_inherited(view);
         clear_view(view);
     }
 }

@@ -230,64 +230,6 @@ int views_set(struct live_file *f, uint64_t start, uint64_t end, bool refuse, un
 
 /* ---- coming and going ---- */
 
-int live_view_add(struct live *live, struct gmem *gmem, void *peer, uint32_t pid, uint64_t addr, uint64_t length,
-                  uint64_t offset)
-{
-    struct live_file *f = machine_file(gmem)->stage;
-    struct range open[MAX_RANGES];
-    unsigned nr = 0;
-    char message[200];
-    int rc = 0;
-
-    if (!(gmem_flags(gmem) & GUEST_MEMFD_FLAG_MMAP))
-        return -ENODEV;
-    if (!length || (addr | length | offset) % PAGE)
-        return -EINVAL;
-    struct view *v = calloc(1, sizeof(*v));
-    struct view_agent *agent = v ? agent_get(live, peer, pid) : NULL;
-    if (!agent) {
-        free(v);
-        return -ENOMEM;
-    }
-    *v = (struct view){.live = live,
-                       .file = f,
-                       .agent = agent,
-                       .addr = addr,
-                       .index = offset / PAGE,
-                       .nr = length / PAGE,
-                       .told = 0, /* views_set() that is under way tells it too */
-                       .next = live->views};
-    gmem_get(gmem);
-    live->views = v;
-    live->nr_views++;
-    /*
-     * The view comes fully registered.  What is open is opened now; a
-     * conversion from here on tells this process too, on the same socket and
-     * so after this.
-     */
-    f->nr_coming++;
-    uint64_t at = v->index;
-    uint64_t end = at + v->nr < f->mfile->nr_pages ? at + v->nr : f->mfile->nr_pages;
-    sched_point("map:linked"); /* and from here on the view may be cut */
-    while (at < end && !rc) {
-        struct range r = rangemap_first(&f->open, at, end);
-        at = r.end;
-        if (r.value == VIEW_OPEN)
-            open[nr++] = r;
-        if (nr == MAX_RANGES || (at == end && nr)) {
-            rc = tell(live, peer, f, open, nr, false, CLIENT_AGENT_TIMEOUT_NS, message, sizeof(message));
-            nr = 0;
-        }
-    }
-    sched_point("map:opened");
-    f->nr_coming--;
-    if (rc == -ETIMEDOUT)
-        agent->late = true;
-    if (rc)
-        live_view_remove(live, peer, addr, length);
-    return rc;
-}
-
 static void view_free(struct view **at)
 {
     struct view *v = *at;
@@ -331,15 +273,85 @@ static void view_cut(struct view **at, uint64_t addr, uint64_t length)
     }
 }
 
-void live_view_remove(struct live *live, void *peer, uint64_t addr, uint64_t length)
+/* Cuts [addr, addr + length) out of all views of a peer, or of a process. */
+static void cut_views(struct live *live, const void *peer, uint32_t pid, uint64_t addr, uint64_t length)
 {
     for (struct view **at = &live->views; *at;) {
         struct view *v = *at;
-        if (v->agent->peer == peer && v->addr < addr + length && addr < v->addr + v->nr * PAGE)
+        if ((peer ? v->agent->peer == peer : v->agent->pid == pid) && v->addr < addr + length &&
+            addr < v->addr + v->nr * PAGE)
             view_cut(at, addr, length);
         if (*at == v)
             at = &v->next;
     }
+}
+
+void live_view_remove(struct live *live, void *peer, uint64_t addr, uint64_t length)
+{
+    cut_views(live, peer, 0, addr, length);
+}
+
+int live_view_add(struct live *live, struct gmem *gmem, void *peer, uint32_t pid, uint64_t addr, uint64_t length,
+                  uint64_t offset)
+{
+    struct live_file *f = machine_file(gmem)->stage;
+    struct range open[MAX_RANGES];
+    unsigned nr = 0;
+    char message[200];
+    int rc = 0;
+
+    if (!(gmem_flags(gmem) & GUEST_MEMFD_FLAG_MMAP))
+        return -ENODEV;
+    if (!length || (addr | length | offset) % PAGE)
+        return -EINVAL;
+    struct view *v = calloc(1, sizeof(*v));
+    struct view_agent *agent = v ? agent_get(live, peer, pid) : NULL;
+    if (!agent) {
+        free(v);
+        return -ENOMEM;
+    }
+    /* What the process had mapped there it has unmapped, past its library; 0: a process of another PID namespace. */
+    if (pid)
+        cut_views(live, NULL, pid, addr, length);
+    *v = (struct view){.live = live,
+                       .file = f,
+                       .agent = agent,
+                       .addr = addr,
+                       .index = offset / PAGE,
+                       .nr = length / PAGE,
+                       .told = 0, /* views_set() that is under way tells it too */
+                       .next = live->views};
+    gmem_get(gmem);
+    live->views = v;
+    live->nr_views++;
+    /*
+     * The view comes fully registered.  What is open is opened now; a
+     * conversion from here on tells this process too, on the same socket and
+     * so after this.
+     */
+    f->nr_coming++;
+    agent->refs++;
+    uint64_t at = v->index;
+    uint64_t end = at + v->nr < f->mfile->nr_pages ? at + v->nr : f->mfile->nr_pages;
+    sched_point("map:linked"); /* and from here on the view may be cut */
+    while (at < end && !rc) {
+        struct range r = rangemap_first(&f->open, at, end);
+        at = r.end;
+        if (r.value == VIEW_OPEN)
+            open[nr++] = r;
+        if (nr == MAX_RANGES || (at == end && nr)) {
+            rc = tell(live, peer, f, open, nr, false, CLIENT_AGENT_TIMEOUT_NS, message, sizeof(message));
+            nr = 0;
+        }
+    }
+    sched_point("map:opened");
+    f->nr_coming--;
+    if (rc == -ETIMEDOUT)
+        agent->late = true;
+    agent_put(agent);
+    if (rc)
+        live_view_remove(live, peer, addr, length);
+    return rc;
 }
 
 void live_peer_gone(struct live *live, void *peer)

@@ -349,6 +349,23 @@ static void audit_counts_what_it_saw(struct world *w)
     map_view(w);
 }
 
+/* Two views of a process cannot be in one place: where a new one is the old one has been unmapped. */
+static void view_over_view(struct world *w)
+{
+    uint64_t addr = (uint64_t)(uintptr_t)w->view;
+    uint32_t pid = (uint32_t)getpid();
+    int other, elsewhere;
+
+    assert_int_equal(live_view_add(w->live, w->gmem, &other, pid, addr + 4 * PAGE, 4 * PAGE, 4 * PAGE), 0);
+    assert_int_equal(live_nr_views(w->live, w), 2);
+    assert_int_equal(live_nr_views(w->live, &other), 1);
+    assert_int_equal(live_view_add(w->live, w->gmem, &elsewhere, pid + 1, addr, 4 * PAGE, 0), 0);
+    assert_int_equal(live_nr_views(w->live, NULL), 4);
+    live_peer_gone(w->live, &elsewhere);
+    assert_int_equal(live_view_add(w->live, w->gmem, w, pid, addr, w->nr_pages * PAGE, 0), 0);
+    assert_int_equal(live_nr_views(w->live, NULL), 1);
+}
+
 /* ---- long work is done in slices ---- */
 
 static bool witness_ends;
@@ -698,6 +715,7 @@ TEST(stray_page, 16)
 TEST(stray_is_no_data, 16)
 TEST(stray_allocation, 16)
 TEST(audit_counts_what_it_saw, 16)
+TEST(view_over_view, 16)
 TEST(others_run, 16384)
 TEST(others_run_by_the_clock, 8192)
 TEST(zeroed_page, 16)
@@ -732,6 +750,7 @@ int main(void)
         cmocka_unit_test(test_copy_fails),
         cmocka_unit_test(test_stray_allocation),
         cmocka_unit_test(test_audit_counts_what_it_saw),
+        cmocka_unit_test(test_view_over_view),
         cmocka_unit_test(test_others_run),
         cmocka_unit_test(test_others_run_by_the_clock),
         cmocka_unit_test(test_partly_collapsed_view),
