@@ -9,12 +9,16 @@
 
 static _Thread_local sigjmp_buf out;
 static _Thread_local volatile const void *volatile expected __attribute__((tls_model("initial-exec")));
+/* guard_copy(): a fault anywhere in here ends it. */
+static _Thread_local uintptr_t copy_start, copy_end;
 
 static void on_fault(int sig, siginfo_t *info, void *context)
 {
     (void)context;
     if (sig == SIGBUS && expected && info->si_code == BUS_ADRERR && info->si_addr == expected)
         siglongjmp(out, 1);
+    if (info->si_code > 0 && (uintptr_t)info->si_addr >= copy_start && (uintptr_t)info->si_addr < copy_end)
+        siglongjmp(out, sig);
     dprintf(STDERR_FILENO, "# signal %d (code %d) at %p, expected at %p\n", sig, info->si_code, info->si_addr,
             (const void *)expected);
     signal(sig, SIG_DFL);
@@ -63,4 +67,24 @@ bool guard_store(volatile uint64_t *p, uint64_t value)
     store(p, value);
     expected = NULL;
     return true;
+}
+
+__attribute__((noinline, no_sanitize("address"), no_sanitize("thread"))) static void
+copy_words(uint64_t *to, const volatile uint64_t *from, size_t words)
+{
+    for (size_t i = 0; i < words; i++)
+        to[i] = from[i];
+}
+
+int guard_copy(uint64_t *to, const volatile void *from, size_t words)
+{
+    int sig = sigsetjmp(out, 0);
+
+    if (!sig) {
+        copy_start = (uintptr_t)from;
+        copy_end = copy_start + words * sizeof(*to);
+        copy_words(to, from, words);
+    }
+    copy_start = copy_end = 0;
+    return sig;
 }

@@ -7,6 +7,7 @@
 #define TESTS_COMMON_LIVE_GUARD_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* Takes SIGBUS and SIGSEGV of this process, for good. */
@@ -14,5 +15,7 @@ void guard_install(void);
 /* False: SIGBUS.  Any other fault ends the process. */
 bool guard_load(const volatile uint64_t *p, uint64_t *value);
 bool guard_store(volatile uint64_t *p, uint64_t value);
+/* 0, or the signal that ended it: SIGBUS or SIGSEGV. */
+int guard_copy(uint64_t *to, const volatile void *from, size_t words);
 
 #endif
