@@ -26,7 +26,7 @@
 #define ARENA_PAGES 2048u
 #define ARENA_SECRETS 16u
 #define ARENA_FLIP 512u
-#define ARENA_FLIPS 16u
+#define ARENA_FLIPS 8u
 #define ARENA_BULK 1024u
 #define ARENA_BULK_PAGES 640u
 /* Where shared pages are that never change; not in the 2 MiB of the flips. */

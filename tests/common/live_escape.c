@@ -15,7 +15,7 @@
 #include "tests/common/live_guard.h"
 #include "tests/common/live_puppet.h"
 
-#define DEFAULT_TRIES 6000u
+#define DEFAULT_TRIES 3000u
 /* Attempts of one process in stillness. */
 #define STILL_TURNS 2u
 #define MAX_ROWS 64u
@@ -397,7 +397,7 @@ static void attack(void **state)
     assert_fine();
     /* Over cmocka's own, which it sets for each test. */
     guard_install();
-    rig_watchdog(60 + (unsigned)(run.tries_a_row / 1000));
+    rig_watchdog(120 + (unsigned)(run.tries_a_row / 1000));
     memset(run.tally, 0, sizeof(*run.tally));
     assert_true(arena_wipes(run.arena, row->wipes));
 

@@ -64,7 +64,7 @@ struct escape {
 };
 
 /* The pages that are looked at: secrets, flips, some of the bulk. */
-#define ESCAPE_PAGES 36u
+#define ESCAPE_PAGES 28u
 uint64_t escape_page(unsigned i);
 #define ESCAPE_BYTES (ARENA_PAGES * PAGE)
 
