@@ -317,8 +317,10 @@ static void attacker_ends(void)
 
 static void assert_fine(void)
 {
-    if (atomic_load(&run.arena->failed))
-        fail_msg("%s", run.arena->text);
+    if (!atomic_load(&run.arena->failed))
+        return;
+    rig_note("%s", run.arena->text);
+    fail();
 }
 
 static void wait_phase(unsigned phase, pid_t pid)
@@ -464,8 +466,8 @@ static void arena_was_untouched(void **state)
              run.section, (unsigned long long)run.tries, (unsigned long long)run.leaks,
              atomic_load(&run.arena->canaries), atomic_load(&run.arena->counts), atomic_load(&run.arena->flips),
              atomic_load(&run.arena->bulks));
-    if (!fine)
-        fail_msg("%s", run.arena->text);
+    assert_fine();
+    assert_true(fine);
     assert_true(atomic_load(&run.arena->canaries) && atomic_load(&run.arena->flips) && atomic_load(&run.arena->bulks));
     assert_true(rig_counts_return_to(rig_observer, run.counts, NULL));
     free(run.counts);
