@@ -244,3 +244,34 @@ unsigned live_audit(struct live *live, void (*report)(void *ctx, const char *tex
         *out = a.counts;
     return a.problems;
 }
+
+/* ---- an agent that answers at last --------------------------------------------------------------------------------- */
+
+static void log_problem(void *ctx, const char *text)
+{
+    live_log(ctx, 1, "%s", text);
+}
+
+static bool has_view(const struct live_file *f, const struct view_agent *agent)
+{
+    const struct view *v = f->live->views;
+    while (v && (v->agent != agent || v->file != f))
+        v = v->next;
+    return v != NULL;
+}
+
+void strays_drop(struct live *live, const struct view_agent *agent)
+{
+    struct audit a = {.live = live, .report = log_problem, .ctx = live};
+
+    for (struct live_file *f = live->files, *next; f; f = next) {
+        struct gmem *gmem = f->mfile->gmem;
+        gmem_get(gmem);
+        if (has_view(f, agent)) {
+            for_each_data(&a, f, f->shared_fd, check_shared);
+            check_allocated(&a, f);
+        }
+        next = f->next;
+        gmem_put(gmem);
+    }
+}

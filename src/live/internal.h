@@ -195,6 +195,10 @@ int views_set(struct live_file *file, uint64_t start, uint64_t end, bool refuse,
 /* A view of [start, end) belongs to a process that is late. */
 bool views_late(const struct live_file *file, uint64_t start, uint64_t end);
 
+/* ---- audit.c ---- */
+/* (task) Drops the stray pages of the files of which an agent's process has views. */
+void strays_drop(struct live *live, const struct view_agent *agent);
+
 /* ---- direct_map.c ---- */
 int direct_map_open(struct live *live);
 /* Makes data of allocated pages: reads one byte of each, as a process would. */

@@ -65,7 +65,10 @@ int live_view_add(struct live *live, struct gmem *gmem, void *peer, uint32_t pid
                   uint64_t offset);
 /* The client has unmapped [addr, addr + length). */
 void live_view_remove(struct live *live, void *peer, uint64_t addr, uint64_t length);
-/* The agent of a client answered a request after the time for it was over: it can be told what it has missed. */
+/*
+ * The agent of a client answered a request after the time for it was over: it can be told what it has missed.  Pages
+ * that its process made meanwhile where it was to refuse, and which take the signal from everybody, are dropped then.
+ */
 void live_agent_answers(struct live *live, void *peer);
 /* The client is gone: all its views. */
 void live_peer_gone(struct live *live, void *peer);

@@ -140,6 +140,8 @@ static void sync_task(void *arg)
                      strerrordesc_np(-rc), message[0] ? ": " : "", message);
         else
             live_log(live, 2, "agent of process %u answers again and was told what it has missed", a->pid);
+        /* From here on its process makes none. */
+        strays_drop(live, a);
     }
     agent_put(a);
 }

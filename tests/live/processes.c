@@ -253,9 +253,63 @@ static void stopped_vmm_large(void **state)
     file_close(&f);
 }
 
+/* Views the file, and waits to be let go. */
+static _Noreturn void viewer(int sock)
+{
+    struct fakehyp *fh;
+    struct fakehyp_gmem *gmem;
+    char byte = 0;
+    void *view;
+
+    rig_child();
+    int fd = rig_receive_fd(sock);
+    if (fakehyp_connect(rig.socket, &fh) || fakehyp_gmem_import(fh, fd, &gmem) ||
+        fakehyp_map(gmem, NULL, LARGE, PROT_READ, 0, &view) || write(sock, &byte, 1) != 1)
+        _exit(1);
+    _exit(read(sock, &byte, 1) == 1 ? 0 : 2);
+}
+
+/*
+ * Between the conversion and the answer of an agent that is late, a touch by its process makes a page that takes
+ * the signal from everybody.  When it answers, nobody has to ask for an audit.
+ */
+static void stray_of_late_agent(void **state)
+{
+    struct file f;
+    int socks[2];
+    char byte = 0;
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks), 0);
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0)
+        viewer(socks[1]);
+    close(socks[1]);
+    file_open(&f, state, LARGE);
+    memset(f.view, 5, f.bytes);
+    assert_true(rig_send_fd(socks[0], fakehyp_gmem_fd(f.gmem)));
+    assert_int_equal(read(socks[0], &byte, 1), 1);
+    rig_stop_child(pid);
+    must(file_convert(&f, 512, 1024, FAKEHYP_PRIVATE));
+    /* Where it is not registered a touch of it does this. */
+    assert_int_equal(pwrite(fakehyp_gmem_fd(f.gmem), "x", 1, 600 * PAGE), 1);
+    assert_reads(f.view + 600 * PAGE, 'x');
+    kill(pid, SIGCONT);
+    for (unsigned ms = 0; ms < 10000 && fakehyp_touch_read(f.view + 600 * PAGE, NULL, NULL, NULL) == FAKEHYP_TOUCH_OK;
+         ms++)
+        rig_sleep_ms(1);
+    assert_refused(f.view + 600 * PAGE);
+    assert_int_equal(write(socks[0], &byte, 1), 1);
+    rig_child_ok(pid);
+    close(socks[0]);
+    must(file_convert(&f, 512, 1024, FAKEHYP_SHARED));
+    assert_reads(f.view + 600 * PAGE, 5);
+    file_close(&f);
+}
+
 static const struct CMUnitTest tests[] = {
-    live_test(fork_child), live_test(second_process), live_test(not_a_guest_memfd),
-    live_test(abandoned),  live_test(stopped_vmm),    live_test(stopped_vmm_large),
+    live_test(fork_child),  live_test(second_process),    live_test(not_a_guest_memfd),   live_test(abandoned),
+    live_test(stopped_vmm), live_test(stopped_vmm_large), live_test(stray_of_late_agent),
 };
 
 RIG_MAIN(tests)
