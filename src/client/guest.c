@@ -113,7 +113,9 @@ static int await_attach(const struct fakehyp_vm *vm, int status_fd)
         if (errno != EINTR)
             return fh_fail(-errno, "guest_start: poll: %s", strerror(errno));
     }
-    ssize_t n = read(status_fd, &status, sizeof(status));
+    ssize_t n;
+    while ((n = read(status_fd, &status, sizeof(status))) < 0 && errno == EINTR)
+        ;
     if (n != (ssize_t)sizeof(status))
         return ended_early(vm);
     if (status.error) {

@@ -180,8 +180,11 @@ static void tell_parent(int status_fd, int error)
 
     if (error)
         snprintf(status.text, sizeof(status.text), "%s", fakehyp_last_error());
+    ssize_t n;
+    while ((n = write(status_fd, &status, sizeof(status))) < 0 && errno == EINTR)
+        ;
     /* Without a reader the parent is gone, and the guest soon too. */
-    if (write(status_fd, &status, sizeof(status)) != (ssize_t)sizeof(status))
+    if (n != (ssize_t)sizeof(status))
         _exit(1);
     close(status_fd);
 }
