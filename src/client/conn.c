@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "src/client/client.h"
+#include "src/kernel/kernel.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -160,6 +161,8 @@ int fakehyp_connect(const char *socket_path, struct fakehyp **out)
     bool again;
 
     *out = NULL;
+    if (kernel_mask_error())
+        return fh_fail(-EINVAL, "connect: %s", kernel_mask_error());
     fh_install_fork_handlers();
     if (socket_path || (path && *path)) {
         int sock = fh_dial(path);

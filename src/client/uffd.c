@@ -6,27 +6,16 @@
 #include <linux/userfaultfd.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "src/kernel/kernel.h"
+
 #define UFFD_FLAGS (O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY)
-
-/* Containers' seccomp profiles refuse the system call but may let the device through. */
-static int open_device(void)
-{
-    int device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
-
-    if (device < 0)
-        return -1;
-    int fd = ioctl(device, USERFAULTFD_IOC_NEW, UFFD_FLAGS);
-    close(device);
-    return fd;
-}
 
 int fh_uffd_open(uint64_t features, uint64_t wished)
 {
     struct uffdio_api api = {.api = UFFD_API, .features = features | wished};
-    int fd = (int)syscall(SYS_userfaultfd, UFFD_FLAGS);
+    int fd = kernel_userfaultfd(UFFD_FLAGS);
 
     if (fd < 0) {
         int err = errno;
@@ -34,17 +23,18 @@ int fh_uffd_open(uint64_t features, uint64_t wished)
         if (err == EMFILE || err == ENFILE || err == ENOMEM)
             return fh_fail(-err, "userfaultfd(): %s%s", strerror(err),
                            err == EMFILE ? ": close some, or raise the limit (ulimit -n)" : "");
-        fd = open_device();
+        /* Containers' seccomp profiles refuse the system call but may let the device through. */
+        fd = kernel_userfaultfd_device(UFFD_FLAGS);
         if (fd < 0)
             return fh_fail(-EPERM,
                            "userfaultfd() is refused (%s); in a container allow it in the seccomp profile or pass "
                            "/dev/userfaultfd in, elsewhere the kernel needs CONFIG_USERFAULTFD (Linux 5.11 or later)",
                            strerror(err));
     }
-    int rc = ioctl(fd, UFFDIO_API, &api);
+    int rc = kernel_uffdio_api(fd, &api);
     if (rc && errno == EINVAL && wished) {
         api = (struct uffdio_api){.api = UFFD_API, .features = features};
-        rc = ioctl(fd, UFFDIO_API, &api);
+        rc = kernel_uffdio_api(fd, &api);
     }
     if (rc) {
         int err = errno;

@@ -13,6 +13,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "src/kernel/kernel.h"
+
 /* Linux 6.11; the headers of older systems do not have it. */
 struct vma_query {
     uint64_t size, query_flags, query_addr;
@@ -58,7 +60,7 @@ int fh_vma_at(int maps_fd, uintptr_t addr, struct fh_vma *vma)
 {
     struct vma_query query = {.size = sizeof(query), .query_flags = VMA_QUERY_COVERING_OR_NEXT, .query_addr = addr};
 
-    if (ioctl(maps_fd, VMA_QUERY, &query) == 0) {
+    if (kernel_procmap_query(maps_fd, &query, VMA_QUERY) == 0) {
         *vma = (struct fh_vma){.start = (uintptr_t)query.vma_start,
                                .end = (uintptr_t)query.vma_end,
                                .offset = query.vma_offset,

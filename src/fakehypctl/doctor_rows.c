@@ -14,6 +14,7 @@
 
 static const struct doctor_row all_rows[] = {
     {"kernel", "version", DOCTOR_ESSENTIAL, probe_kernel, {0}},
+    {NULL, "features hidden by FAKEHYP_MASK", DOCTOR_ESSENTIAL, probe_mask, {0}},
     {NULL, "pidfd_open", DOCTOR_USEFUL, probe_pidfd_open, {0}},
     {NULL, "process_vm_readv", DOCTOR_USEFUL, probe_process_vm_readv, {0}},
 

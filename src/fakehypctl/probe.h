@@ -17,8 +17,8 @@ enum probe_verdict { PROBE_OK, PROBE_FAIL, PROBE_INFO };
 
 struct probe_result {
     enum probe_verdict verdict;
-    char detail[200];
-    char remedy[200]; /* of PROBE_FAIL: the command that mends it */
+    char detail[320];
+    char remedy[640]; /* of PROBE_FAIL: the command that mends it */
 };
 
 /* What the probe function of a row is given. */
@@ -47,6 +47,7 @@ const char *probe_sudo(void);
 
 /* probe_host.c */
 probe_fn probe_kernel;
+probe_fn probe_mask;
 probe_fn probe_pidfd_open;
 probe_fn probe_process_vm_readv;
 probe_fn probe_dev_kvm;

@@ -18,6 +18,8 @@
 
 #include <fakehyp/fakehyp.h>
 
+#include "src/kernel/kernel.h"
+
 /* UFFDIO_CONTINUE for shmem came with 5.14; all else that is needed is older. */
 #define MIN_MAJOR 5u
 #define MIN_MINOR 14u
@@ -36,6 +38,18 @@ void probe_kernel(struct probe_result *r, const struct probe_arg *arg)
         return;
     }
     probe_fail(r, "%s %s; %u.%u or later is needed", u.sysname, u.release, MIN_MAJOR, MIN_MINOR);
+}
+
+void probe_mask(struct probe_result *r, const struct probe_arg *arg)
+{
+    if (kernel_mask_error()) {
+        probe_fail(r, "the list is wrong: nothing can run");
+        probe_remedy(r, "%s", kernel_mask_error());
+    } else if (*kernel_hidden()) {
+        probe_info(r, "hidden: %s", kernel_hidden());
+    } else {
+        probe_info(r, "nothing is hidden");
+    }
 }
 
 void probe_pidfd_open(struct probe_result *r, const struct probe_arg *arg)

@@ -8,14 +8,15 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
+
+#include "src/kernel/kernel.h"
 
 static int handshake(int fd, uint64_t features, uint64_t *offered)
 {
     struct uffdio_api api = {.api = UFFD_API, .features = features};
 
-    if (ioctl(fd, UFFDIO_API, &api))
+    if (kernel_uffdio_api(fd, &api))
         return -errno;
     if (offered)
         *offered = api.features;
@@ -24,7 +25,7 @@ static int handshake(int fd, uint64_t features, uint64_t *offered)
 
 static int open_user_mode(void)
 {
-    return (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+    return kernel_userfaultfd(O_CLOEXEC | UFFD_USER_MODE_ONLY);
 }
 
 /* Why user mode, which no setting forbids, is refused. */
@@ -84,7 +85,7 @@ void probe_uffd_user_mode(struct probe_result *r, const struct probe_arg *arg)
 
 void probe_uffd_full(struct probe_result *r, const struct probe_arg *arg)
 {
-    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+    int fd = kernel_userfaultfd(O_CLOEXEC);
 
     if (fd >= 0) {
         probe_ok(r, "opened%s", geteuid() ? "" : " as root");
@@ -100,21 +101,16 @@ void probe_uffd_full(struct probe_result *r, const struct probe_arg *arg)
 
 void probe_uffd_device(struct probe_result *r, const struct probe_arg *arg)
 {
-    int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC), err = errno;
-    int fd = dev < 0 ? -1 : ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC);
+    int fd = kernel_userfaultfd_device(O_CLOEXEC), err = errno;
 
     if (fd >= 0) {
         probe_ok(r, "opened%s", geteuid() ? "" : " as root");
         close(fd);
-    } else if (dev >= 0) {
-        probe_fail_errno(r, "USERFAULTFD_IOC_NEW");
-    } else {
-        probe_fail(r, "%s; user mode is enough", strerror(err));
-        if (err == EACCES)
-            probe_remedy(r, "sudo chown $USER /dev/userfaultfd");
+        return;
     }
-    if (dev >= 0)
-        close(dev);
+    probe_fail(r, "%s; user mode is enough", strerror(err));
+    if (err == EACCES)
+        probe_remedy(r, "sudo chown $USER /dev/userfaultfd");
 }
 
 void probe_uffd_sysctl(struct probe_result *r, const struct probe_arg *arg)

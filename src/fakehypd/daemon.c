@@ -17,6 +17,7 @@
 #include "src/fakehypd/notify.h"
 #include "src/fakehypd/points.h"
 #include "src/fakehypd/report.h"
+#include "src/kernel/kernel.h"
 
 #define EXIT_USAGE 2
 #define LONELY_MS 10000
@@ -249,6 +250,12 @@ static int run_daemon(struct daemon *daemon)
         log_error("--log-file: %s: %s", daemon->options.log_file, strerrordesc_np(-rc));
         return EXIT_FAILURE;
     }
+    if (kernel_mask_error()) {
+        log_error("%s", kernel_mask_error());
+        return EXIT_USAGE;
+    }
+    if (*kernel_hidden())
+        log_info("hidden by FAKEHYP_MASK: %s", kernel_hidden());
     rc = check_fd_limit();
     if (rc == 0)
         rc = start(daemon);

@@ -14,12 +14,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-#ifndef SYS_cachestat
-#define SYS_cachestat 451
-#endif
+#include "src/kernel/kernel.h"
 
 /* Pages at which one look is taken: less than half a millisecond. */
 #define LOOK_PAGES UINT64_C(4096)
@@ -27,17 +24,10 @@
 #define SKIP_PAGES (16 * LOOK_PAGES)
 #define SKIPS 512u
 
-struct cached {
-    uint64_t cached, dirty, writeback, evicted, recently_evicted;
-};
-
 /* -1: Linux before 6.5. */
-static int cachestat(int fd, uint64_t start, uint64_t end, struct cached *out)
+static int cachestat(int fd, uint64_t start, uint64_t end, struct kernel_cachestat *out)
 {
-    const struct {
-        uint64_t offset, length;
-    } range = {start * PAGE, (end - start) * PAGE};
-    return (int)syscall(SYS_cachestat, fd, &range, out, 0);
+    return kernel_cachestat(fd, start * PAGE, (end - start) * PAGE, out);
 }
 
 static uint64_t least(uint64_t a, uint64_t b)
@@ -53,7 +43,7 @@ uint64_t fd_pages(int fd)
 
 uint64_t fd_cached(int fd, uint64_t start, uint64_t end)
 {
-    struct cached in;
+    struct kernel_cachestat in;
     return cachestat(fd, start, end, &in) ? 0 : in.cached;
 }
 
@@ -83,7 +73,7 @@ static bool skip_empty(int fd, uint64_t *at, uint64_t end, bool *swapped)
 {
     uint64_t step = LOOK_PAGES;
     for (unsigned i = 0; i < SKIPS && *at < end;) {
-        struct cached in;
+        struct kernel_cachestat in;
         uint64_t past = *at + least(end - *at, step);
         *swapped = cachestat(fd, *at, past, &in) || in.evicted;
         if (*swapped || in.cached) {
@@ -172,7 +162,7 @@ void fd_punch_sliced(struct live *live, int fd, uint64_t start, uint64_t end)
 {
     uint64_t step = SLICE_PAGES;
     while (end - start > SLICE_PAGES && fd_pages(fd) > SLICE_PAGES) {
-        struct cached in;
+        struct kernel_cachestat in;
         uint64_t past = start + least(end - start, step);
         bool known = !cachestat(fd, start, past, &in);
         if (step > SLICE_PAGES && known && in.cached > SLICE_PAGES) {

@@ -15,17 +15,9 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
-#include <linux/userfaultfd.h>
 
-#ifndef UFFD_USER_MODE_ONLY
-#define UFFD_USER_MODE_ONLY 1
-#endif
-
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22
-#endif
+#include "src/kernel/kernel.h"
 
 static sigjmp_buf guard;
 static volatile sig_atomic_t guarded;
@@ -41,10 +33,10 @@ static void on_fault(int sig)
 int direct_map_open(struct live *live)
 {
     struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MISSING_SHMEM};
-    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+    int fd = kernel_userfaultfd(O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
     if (fd < 0)
         return -errno;
-    if (ioctl(fd, UFFDIO_API, &api)) {
+    if (kernel_uffdio_api(fd, &api)) {
         int rc = -errno;
         close(fd);
         return rc;
@@ -75,13 +67,46 @@ static int map(struct live_file *f)
     return 0;
 }
 
+/* A load that may fault. */
+static int load(void *buf, const char *from, size_t length)
+{
+    struct sigaction action = {.sa_handler = on_fault, .sa_flags = SA_NODEFER}, old_bus, old_segv;
+    volatile int rc = 0;
+
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGBUS, &action, &old_bus);
+    sigaction(SIGSEGV, &action, &old_segv);
+    if (sigsetjmp(guard, 1)) {
+        rc = -EFAULT;
+    } else {
+        guarded = 1;
+        memcpy(buf, from, length);
+    }
+    guarded = 0;
+    sigaction(SIGBUS, &old_bus, NULL);
+    sigaction(SIGSEGV, &old_segv, NULL);
+    return rc;
+}
+
+static int populate(char *from, size_t bytes)
+{
+    char byte;
+
+    if (!kernel_populate_read(from, bytes))
+        return 0;
+    /* EINVAL: Linux before 5.14. */
+    int rc = errno == EINVAL ? 0 : -errno;
+    for (size_t at = 0; !rc && at < bytes; at += PAGE)
+        rc = load(&byte, from + at, 1);
+    return rc;
+}
+
 int direct_map_touch(struct live_file *f, uint64_t start, uint64_t end)
 {
     int rc = map(f);
     while (!rc && start < end) {
         uint64_t past = end - start > SLICE_PAGES ? start + SLICE_PAGES : end;
-        if (madvise(f->direct_map + start * PAGE, (past - start) * PAGE, MADV_POPULATE_READ))
-            rc = -errno;
+        rc = populate(f->direct_map + start * PAGE, (past - start) * PAGE);
         start = past;
         if (!rc && start < end)
             sched_relax();
@@ -92,31 +117,16 @@ int direct_map_touch(struct live_file *f, uint64_t start, uint64_t end)
 int live_direct_map_load(struct live *live, struct gmem *gmem, uint64_t offset, void *buf, size_t length)
 {
     struct live_file *f = machine_file(gmem)->stage;
-    struct sigaction action = {.sa_handler = on_fault, .sa_flags = SA_NODEFER}, old_bus, old_segv;
-    volatile int rc = 0;
 
     (void)live;
     if (offset / PAGE >= f->mfile->nr_pages || length > f->mfile->nr_pages * PAGE - offset)
         return -EINVAL;
-    if ((rc = map(f)))
-        return rc;
+    int rc = map(f);
     /* EL1 knows which shared pages have no bytes yet; the hardware would show it a zero page. */
-    for (uint64_t at = offset / PAGE; at <= (offset + length - 1) / PAGE; at++)
-        if (!mmu_side(f->mfile, at).private && (rc = fd_allocate(f->shared_fd, at, at + 1)))
-            return rc;
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGBUS, &action, &old_bus);
-    sigaction(SIGSEGV, &action, &old_segv);
-    if (sigsetjmp(guard, 1)) {
-        rc = -EFAULT;
-    } else {
-        guarded = 1;
-        memcpy(buf, f->direct_map + offset, length);
-    }
-    guarded = 0;
-    sigaction(SIGBUS, &old_bus, NULL);
-    sigaction(SIGSEGV, &old_segv, NULL);
-    return rc;
+    for (uint64_t at = offset / PAGE; !rc && at <= (offset + length - 1) / PAGE; at++)
+        if (!mmu_side(f->mfile, at).private)
+            rc = fd_allocate(f->shared_fd, at, at + 1);
+    return rc ? rc : load(buf, f->direct_map + offset, length);
 }
 
 int live_kernel_load(struct live *live, uint64_t pfn, bool fixup, void *buf, size_t length)

@@ -16,9 +16,10 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/time.h>
-#include <sys/uio.h>
 #include <unistd.h>
 #include <linux/userfaultfd.h>
+
+#include "src/kernel/kernel.h"
 
 #ifndef UFFDIO_CONTINUE
 #define _UFFDIO_CONTINUE (0x07)
@@ -240,8 +241,7 @@ static ssize_t read_for_a_tick(int fd, void *buf, size_t bytes)
  */
 static ssize_t read_events(int uffd, struct uffd_msg *msgs, size_t bytes)
 {
-    struct iovec iov = {.iov_base = msgs, .iov_len = bytes};
-    ssize_t n = preadv2(uffd, &iov, 1, -1, RWF_NOWAIT);
+    ssize_t n = kernel_uffd_read(uffd, msgs, bytes);
     return n < 0 && errno == EOPNOTSUPP ? read_for_a_tick(uffd, msgs, bytes) : n;
 }
 
