@@ -15,7 +15,7 @@
 
 #define RUN_MS 200
 #define WORDS (PAGE / 8)
-#define SETTLE_MS 10000u
+#define SETTLE_MS 60000u
 
 /* ---- what all share ------------------------------------------------------------------------------------------------
  */

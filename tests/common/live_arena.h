@@ -63,7 +63,7 @@ void arena_fail(struct arena *arena, const char *format, ...) __attribute__((for
 pid_t arena_start(struct arena *arena, int *fd);
 /* Ends it: true when nothing was wrong. */
 bool arena_end(struct arena *arena, pid_t vmm);
-/* Stillness, and movement again: false when it did not come about within ten seconds. */
+/* Stillness, and movement again: false when it did not come about in a minute. */
 bool arena_still(struct arena *arena, bool still);
 
 /* Somebody is about to take stores in shared pages back, or no longer: when the second vCPU knows. */

@@ -399,7 +399,7 @@ static void attack(void **state)
     assert_fine();
     /* Over cmocka's own, which it sets for each test. */
     guard_install();
-    rig_watchdog(120 + (unsigned)(run.tries_a_row / 1000));
+    rig_watchdog(240 + (unsigned)(run.tries_a_row / 100));
     memset(run.tally, 0, sizeof(*run.tally));
     assert_true(arena_wipes(run.arena, row->wipes));
 
