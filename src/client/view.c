@@ -162,39 +162,6 @@ static int ensure_uffd(struct fakehyp *fh)
     return rc;
 }
 
-/* Maps and registers; what it returns is open for access but not listed yet. */
-static int map_registered(struct fakehyp *fh, const struct fh_file *file, void *hint, size_t length, int prot,
-                          uint64_t offset, void **out)
-{
-    void *p = mmap(hint, length, PROT_NONE, MAP_SHARED | (hint ? MAP_FIXED_NOREPLACE : 0), file->fd, (off_t)offset);
-
-    if (p == MAP_FAILED) {
-        int err = errno;
-        if (err == EEXIST)
-            return fh_fail(-EEXIST, "map: something is mapped at %p already", hint);
-        return fh_fail(-err, "map: mmap of %zu bytes: %s", length, strerror(err));
-    }
-    if (hint && p != hint) {
-        /* Kernels before 4.17 take MAP_FIXED_NOREPLACE for a mere hint. */
-        munmap(p, length);
-        return fh_fail(-EEXIST, "map: something is mapped at %p already", hint);
-    }
-    int rc = 0;
-    if (madvise(p, length, MADV_DONTFORK) || madvise(p, length, MADV_NOHUGEPAGE))
-        /* EINVAL: a kernel without transparent huge pages, which needs no such advice. */
-        rc = errno == EINVAL ? 0 : fh_fail(-errno, "map: madvise: %s", strerror(errno));
-    if (rc == 0)
-        rc = fh_uffd_register(fh->uffd, (uintptr_t)p, length, UFFDIO_REGISTER_MODE_MISSING);
-    if (rc == 0 && prot != PROT_NONE && mprotect(p, length, prot))
-        rc = fh_fail(-errno, "map: mprotect: %s", strerror(errno));
-    if (rc) {
-        munmap(p, length);
-        return rc;
-    }
-    *out = p;
-    return 0;
-}
-
 static int tell_add(struct fakehyp *fh, uint64_t gmem, const void *addr, size_t length, uint64_t offset)
 {
     Fakehyp__Request request = FAKEHYP__REQUEST__INIT;
@@ -241,31 +208,24 @@ static int cut_mapping(uintptr_t from, size_t length, enum cut_how *how)
 
 /*
  * Takes the first part of [start, end) that is a view out of the table: 1 with the
- * part, 0 when there is none, -ENOMEM.
+ * part, 0 when there is none, -ENOMEM.  fh_lock is held.
  */
-static int cut_first(struct fakehyp *fh, uintptr_t start, uintptr_t end, enum cut_how *how, uintptr_t *cut,
-                     size_t *cut_length)
+static int cut_first_locked(struct fakehyp *fh, uintptr_t start, uintptr_t end, enum cut_how *how, uintptr_t *cut,
+                            size_t *cut_length)
 {
-    int rc = 0;
-
-    pthread_mutex_lock(&fh_lock);
     struct fh_view *view = first_view_in(fh, start, end);
     if (!view)
-        goto out;
+        return 0;
     uintptr_t first = view->addr, last = first + view->length;
     uintptr_t from = first > start ? first : start, to = last < end ? last : end;
     struct fh_view *tail = NULL;
     if (from > first && to < last) {
         tail = get_free_view();
-        if (!tail) {
-            rc = fh_fail(-ENOMEM, "unmap: out of memory");
-            goto out;
-        }
+        if (!tail)
+            return fh_fail(-ENOMEM, "unmap: out of memory");
     }
-    if (cut_mapping(from, to - from, how)) {
-        rc = fh_fail(-errno, "unmap: munmap: %s; vm.max_map_count limits the mappings of a process", strerror(errno));
-        goto out;
-    }
+    if (cut_mapping(from, to - from, how))
+        return fh_fail(-errno, "unmap: munmap: %s; vm.max_map_count limits the mappings of a process", strerror(errno));
     if (tail)
         set_view(tail, view->fh, view->file, to, last - to, view->offset + (to - first), view->prot);
     if (from > first) {
@@ -279,8 +239,14 @@ static int cut_first(struct fakehyp *fh, uintptr_t start, uintptr_t end, enum cu
     }
     *cut = from;
     *cut_length = to - from;
-    rc = 1;
-out:
+    return 1;
+}
+
+static int cut_first(struct fakehyp *fh, uintptr_t start, uintptr_t end, enum cut_how *how, uintptr_t *cut,
+                     size_t *cut_length)
+{
+    pthread_mutex_lock(&fh_lock);
+    int rc = cut_first_locked(fh, start, end, how, cut, cut_length);
     pthread_mutex_unlock(&fh_lock);
     return rc;
 }
@@ -297,18 +263,56 @@ static void unmap_silently(struct fakehyp *fh, uintptr_t start, uintptr_t end)
 }
 
 /*
- * Where something new is mapped now there is no view any more, of whichever connection: the program has unmapped it by
- * itself.  An agent that took the new one for it would register what is not its own.  The daemon learns it from the
- * new view.
+ * Where something new is mapped there is no view any more, of whichever connection: the program has unmapped it by
+ * itself.  It is forgotten before an agent can take the new mapping for it and register it.  The daemon learns it from
+ * the new view.
  */
-static void forget_stale(uintptr_t start, uintptr_t end)
+static void *map_anew(const struct fh_file *file, void *hint, size_t length, uint64_t offset, int *err)
 {
     enum cut_how how = CUT_FORGET;
     uintptr_t cut;
-    size_t length;
+    size_t cut_length;
 
-    while (cut_first(NULL, start, end, &how, &cut, &length) > 0)
+    pthread_mutex_lock(&fh_lock);
+    void *p = mmap(hint, length, PROT_NONE, MAP_SHARED | (hint ? MAP_FIXED_NOREPLACE : 0), file->fd, (off_t)offset);
+    *err = errno;
+    while (p != MAP_FAILED && cut_first_locked(NULL, (uintptr_t)p, (uintptr_t)p + length, &how, &cut, &cut_length) > 0)
         ;
+    pthread_mutex_unlock(&fh_lock);
+    return p;
+}
+
+/* Maps and registers; what it returns is open for access but not listed yet. */
+static int map_registered(struct fakehyp *fh, const struct fh_file *file, void *hint, size_t length, int prot,
+                          uint64_t offset, void **out)
+{
+    int err;
+    void *p = map_anew(file, hint, length, offset, &err);
+
+    if (p == MAP_FAILED) {
+        if (err == EEXIST)
+            return fh_fail(-EEXIST, "map: something is mapped at %p already", hint);
+        return fh_fail(-err, "map: mmap of %zu bytes: %s", length, strerror(err));
+    }
+    if (hint && p != hint) {
+        /* Kernels before 4.17 take MAP_FIXED_NOREPLACE for a mere hint. */
+        munmap(p, length);
+        return fh_fail(-EEXIST, "map: something is mapped at %p already", hint);
+    }
+    int rc = 0;
+    if (madvise(p, length, MADV_DONTFORK) || madvise(p, length, MADV_NOHUGEPAGE))
+        /* EINVAL: a kernel without transparent huge pages, which needs no such advice. */
+        rc = errno == EINVAL ? 0 : fh_fail(-errno, "map: madvise: %s", strerror(errno));
+    if (rc == 0)
+        rc = fh_uffd_register(fh->uffd, (uintptr_t)p, length, UFFDIO_REGISTER_MODE_MISSING);
+    if (rc == 0 && prot != PROT_NONE && mprotect(p, length, prot))
+        rc = fh_fail(-errno, "map: mprotect: %s", strerror(errno));
+    if (rc) {
+        munmap(p, length);
+        return rc;
+    }
+    *out = p;
+    return 0;
 }
 
 static int map_file(struct fakehyp *fh, struct fh_file *file, void *hint, size_t length, int prot, uint64_t offset,
@@ -322,7 +326,6 @@ static int map_file(struct fakehyp *fh, struct fh_file *file, void *hint, size_t
     if (rc)
         return rc;
 
-    forget_stale((uintptr_t)p, (uintptr_t)p + length);
     /* Listed before the daemon hears of it: it answers by asking the agent to open what is shared. */
     pthread_mutex_lock(&fh_lock);
     struct fh_view *view = get_free_view();

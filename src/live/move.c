@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #define SPLICE_RETRIES 200
+#define TOUCH_TRIES 8u
 /* A huge folio. */
 #define HUGE_PAGES UINT64_C(512)
 
@@ -58,11 +59,18 @@ static int touch_gaps(struct live_file *f, uint64_t start, uint64_t end)
 {
     for (uint64_t past; start < end; start = past) {
         past = end - start > SLICE_PAGES ? start + SLICE_PAGES : end;
-        bool whole = fd_all_data(f->shared_fd, start, past);
-        int rc = whole ? 0 : fd_allocate(f->shared_fd, start, past);
-        if (!rc && !whole)
-            rc = direct_map_touch(f, start, past);
-        if (rc)
+        int rc = -EFAULT;
+        /*
+         * -EFAULT: somebody has punched a hole into what was just allocated.  Who goes on doing so takes stores back
+         * as fast as they are made, and has holes.
+         */
+        for (unsigned tries = 0; rc == -EFAULT && tries < TOUCH_TRIES; tries++) {
+            bool whole = fd_all_data(f->shared_fd, start, past);
+            rc = whole ? 0 : fd_allocate(f->shared_fd, start, past);
+            if (!rc && !whole)
+                rc = direct_map_touch(f, start, past);
+        }
+        if (rc && rc != -EFAULT)
             return rc;
         if (past < end)
             sched_relax();

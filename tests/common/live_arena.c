@@ -252,7 +252,11 @@ struct vmm {
 
 static bool convert(struct vmm *v, uint64_t page, uint64_t nr, bool to_private)
 {
-    int rc = fakehyp_convert(v->gmem, page * PAGE, nr * PAGE, to_private ? FAKEHYP_PRIVATE : FAKEHYP_SHARED, NULL);
+    int rc = -ETIMEDOUT;
+
+    /* On a busy machine the guest's agent may not get a turn in its two seconds: nothing has changed then. */
+    for (unsigned tries = 0; tries < 30 && rc == -ETIMEDOUT; tries++)
+        rc = fakehyp_convert(v->gmem, page * PAGE, nr * PAGE, to_private ? FAKEHYP_PRIVATE : FAKEHYP_SHARED, NULL);
     if (rc)
         arena_fail(v->arena, "convert of [%u, +%u) to %s: %d: %s", (unsigned)page, (unsigned)nr,
                    to_private ? "private" : "shared", rc, fakehyp_last_error());

@@ -40,6 +40,21 @@ ssize_t __wrap_pread(int fd, void *buf, size_t length, off_t offset)
     return pread_fails ? -1 : __real_pread(fd, buf, length, offset);
 }
 
+/* A process that punches a hole into the file just before the stage touches its pages, so many times. */
+static unsigned nr_punches;
+static int punched_fd;
+
+int __real_madvise(void *addr, size_t length, int advice);
+int __wrap_madvise(void *addr, size_t length, int advice);
+int __wrap_madvise(void *addr, size_t length, int advice)
+{
+    if (advice == MADV_POPULATE_READ && nr_punches) {
+        nr_punches--;
+        assert_int_equal(fallocate(punched_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 3 * (off_t)PAGE, PAGE), 0);
+    }
+    return __real_madvise(addr, length, advice);
+}
+
 struct world {
     struct live *live;
     struct machine *machine;
@@ -539,6 +554,26 @@ static void zeroed_under_way(struct world *w)
     convert_and_zero(w, false);
 }
 
+/* A hole that somebody punches at a bad moment, or at every one, is no reason for a conversion to fail. */
+static void punched_under_way(struct world *w)
+{
+    const unsigned punches[] = {1, 1000};
+
+    punched_fd = live_file_fd(w->gmem);
+    for (unsigned i = 0; i < 2; i++) {
+        strcpy(w->view + 2 * PAGE, "kept");
+        live_stage_ops.discard(w->live, machine_file(w->gmem), true, 3, 4);
+        nr_punches = punches[i];
+        assert_int_equal(convert(w, 2, 3, true), 0);
+        nr_punches = 0;
+        assert_int_equal(probe(w, 2) & probe(w, 3) & probe(w, 4), EFAULT);
+        assert_int_equal(convert(w, 2, 3, false), 0);
+        assert_string_equal(w->view + 2 * PAGE, "kept");
+        assert_int_equal(w->view[3 * PAGE], 0);
+        audit(w);
+    }
+}
+
 static void stray_is_no_data(struct world *w)
 {
     /* What a stranger writes into the holes of private pages is not there when they are shared again. */
@@ -712,6 +747,7 @@ TEST(punched, 16)
 TEST(held_by_a_pipe, 16)
 TEST(direct_map, 16)
 TEST(stray_page, 16)
+TEST(punched_under_way, 16)
 TEST(stray_is_no_data, 16)
 TEST(stray_allocation, 16)
 TEST(audit_counts_what_it_saw, 16)
@@ -743,6 +779,7 @@ int main(void)
         cmocka_unit_test(test_direct_map),
         cmocka_unit_test(test_stray_page),
         cmocka_unit_test(test_agent_fails),
+        cmocka_unit_test(test_punched_under_way),
         cmocka_unit_test(test_stray_is_no_data),
         cmocka_unit_test(test_fallocate_stops_where_memory_ends),
         cmocka_unit_test(test_collapsed_view),
