@@ -245,7 +245,7 @@ unsigned live_audit(struct live *live, void (*report)(void *ctx, const char *tex
     return a.problems;
 }
 
-/* ---- an agent that answers at last --------------------------------------------------------------------------------- */
+/* ---- an agent that answers at last ---- */
 
 static void log_problem(void *ctx, const char *text)
 {
