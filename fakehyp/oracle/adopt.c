@@ -117,11 +117,12 @@ void o_adopt(struct oracle *o)
     for (uint64_t i = 0; i < o->nr_frames; i++) {
         struct frame now = o_frame_now(o, o->base_pfn + i);
 
-        if (memcmp(&now, &o->frames[i], sizeof(now)) != 0)
-            o->frames[i] = now;
-        /* What a VM has is marked below. */
         if (now.el2 == EL2_OWNS)
-            o->frames[i].handle = 0;
+            now.handle = 0; /* what a VM has is marked below */
+        if (memcmp(&now, &o->frames[i], sizeof(now)) == 0)
+            continue;
+        o->frames[i] = now;
+        o->used[i / CHUNK] = 1;
     }
     o_adopt_tree(o, &o->host, 0);
     for (unsigned i = 0; i < HYP_MAX_VMS; i++)

@@ -9,10 +9,15 @@ static size_t pages(size_t bytes)
     return (bytes + HYP_PAGE_SIZE - 1) / HYP_PAGE_SIZE * HYP_PAGE_SIZE;
 }
 
+static size_t nr_chunks(uint64_t nr_frames)
+{
+    return (nr_frames + CHUNK - 1) / CHUNK;
+}
+
 size_t oracle_size(const struct hyp_config *config)
 {
     return pages(sizeof(struct oracle)) + pages(config->vmemmap_nr * sizeof(struct frame)) +
-           config->vmemmap_nr * HYP_PAGE_SIZE;
+           pages(nr_chunks(config->vmemmap_nr)) + config->vmemmap_nr * HYP_PAGE_SIZE;
 }
 
 /* ---- EL2's platform, as EL2 sees it ---- */
@@ -134,7 +139,10 @@ struct oracle *oracle_attach(void *memory, struct hyp_config *config, const stru
     o->text_pfn = config->text_pfn;
     o->text_nr = config->text_nr;
     o->frames = (struct frame *)(void *)((char *)memory + pages(sizeof(*o)));
-    o->copies = (char *)o->frames + pages(o->nr_frames * sizeof(struct frame));
+    o->used = (uint8_t *)o->frames + pages(o->nr_frames * sizeof(struct frame));
+    o->copies = (char *)o->used + pages(nr_chunks(o->nr_frames));
+    for (unsigned i = 0; i < HYP_MAX_VMS; i++)
+        o->vms[i].vcpus = o->vcpus[i];
     config->plat = (struct hyp_platform){.ctx = o,
                                          .phys_to_virt = see_virt,
                                          .zero_page = see_zero,
@@ -327,6 +335,7 @@ unsigned oracle_boot(struct oracle *o, struct hyp *hyp)
     o_to_el2(o, o->pool_pfn, o->pool_nr, 0);
     o_to_el2(o, o->text_pfn, o->text_nr, 0);
     o->nr_changed = 0;
+    o->too_much = false;
     o->everything = true;
     o_compare_tables(o);
     o->everything = false;

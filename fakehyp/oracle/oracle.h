@@ -37,7 +37,9 @@
  *    and before it, that nothing has changed since the last one.  Without
  *    `strict` the latter is checked for what the call names.
  *  - oracle_audit(): as strict, and the invariants I1 to I12 over the whole
- *    state.
+ *    state.  Without `strict` it leaves out records of frames in whose
+ *    neighbourhood (512 of them) nothing ever was but plain host memory, so
+ *    that its cost goes with what was used and not with the size of memory.
  *
  * A divergence is reported as lines of text: the call, what was specified and
  * what came instead, and both states as ranges.  The oracle then goes on from

@@ -14,6 +14,7 @@ struct frame *o_change_frame(struct oracle *o, uint64_t pfn)
 {
     struct frame *frame = &o->frames[pfn - o->base_pfn];
 
+    o->used[(pfn - o->base_pfn) / CHUNK] = 1;
     if (o->nr_changed < MAX_CHANGED)
         o->changed[o->nr_changed++] = (struct changed_frame){pfn, *frame};
     else

@@ -7,6 +7,7 @@
 
 #define ORACLE_ENTRIES 512u
 #define ORACLE_LEAF_LEVEL 3
+#define CHUNK 512u /* frames that are passed over together while all of them are plain */
 
 /* ---- descriptors (VMSAv8-64 stage 2, 4 KiB granule; read.c) ---- */
 
@@ -70,7 +71,7 @@ struct vm {
     uint64_t nr_mapped;  /* pages that leaves map */
     uint64_t nr_donated; /* pages for tables: PGD and what came through memcaches */
     uint64_t nr_cached;  /* of these in the vcpus' memcaches */
-    struct vcpu vcpus[HYP_VM_MAX_VCPUS];
+    struct vcpu *vcpus;  /* HYP_VM_MAX_VCPUS of them */
 };
 
 struct cpu {
@@ -87,7 +88,7 @@ struct look {
     uint64_t epoch;
     uint64_t words[10];
 };
-#define MAX_LOOKS 8192u /* a power of two */
+#define MAX_LOOKS 65536u /* a power of two */
 
 enum event_kind { EVENT_FLUSH, EVENT_ZERO, EVENT_WINDOW };
 struct event {
@@ -97,7 +98,7 @@ struct event {
     bool broken;          /* flush: the entry for addr was invalid then */
     uint64_t host, guest; /* entries of the page and IPA that are watched, 0 when none are */
 };
-#define MAX_EVENTS 4096u
+#define MAX_EVENTS 65536u
 
 /* What the specification does to the leaves of one guest: a call changes one range at most. */
 enum leaf_change { LEAVES_SAME, LEAVES_MAP, LEAVES_UNMAP, LEAVES_POISON, LEAVES_BITS };
@@ -174,11 +175,13 @@ struct oracle {
     uint64_t base_pfn, nr_frames;
     uint64_t pool_pfn, pool_nr, text_pfn, text_nr;
     struct frame *frames;
-    char *copies; /* of table pages, at the place that the frame has */
+    uint8_t *used; /* for each 512 frames: one of them was not plain host memory once */
+    char *copies;  /* of table pages, at the place that the frame has */
 
     struct tree host;
     bool finalized;
     struct vm vms[HYP_MAX_VMS];
+    struct vcpu vcpus[HYP_MAX_VMS][HYP_VM_MAX_VCPUS];
     struct cpu cpus[HYP_MAX_CPUS];
 
     bool in_call, panicked, judge_inner;

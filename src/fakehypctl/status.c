@@ -177,6 +177,17 @@ static void print_counts(struct reader *r, const json_t *answer, struct ctl_io *
     }
 }
 
+/* Nothing to say of a daemon that runs without. */
+static void print_oracle(struct reader *r, const json_t *answer, struct ctl_io *io)
+{
+    const json_t *oracle = json_object_get(answer, "oracle");
+
+    if (!json_is_true(json_object_get(oracle, "on")))
+        return;
+    fprintf(io->out, "\noracle: %" PRIu64 " calls of EL2 judged, %" PRIu64 " not, %" PRIu64 " divergences\n",
+            reader_u64(r, oracle, "calls"), reader_u64(r, oracle, "unjudged"), reader_u64(r, oracle, "divergences"));
+}
+
 static void print_status(struct reader *r, const json_t *answer, struct ctl_io *io)
 {
     fprintf(io->out, "fakehypd ");
@@ -191,6 +202,7 @@ static void print_status(struct reader *r, const json_t *answer, struct ctl_io *
     print_slots(r, answer, io);
     print_gmems(r, answer, io);
     print_counts(r, answer, io);
+    print_oracle(r, answer, io);
 }
 
 enum ctl_exit ctl_status(const struct ctl_args *args, struct ctl_io *io)

@@ -93,6 +93,7 @@ static int start_machine(struct daemon *daemon)
     struct machine_config config = {
         .stage = &live_stage_ops,
         .memory_bytes = daemon->options.memory,
+        .oracle = daemon->options.oracle,
         .trace_file = daemon->loop.trace_file,
         .log = daemon->io.log,
         .log_ctx = daemon,

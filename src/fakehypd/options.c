@@ -27,6 +27,7 @@ enum {
     OPT_MEMORY,
     OPT_PIDFILE,
     OPT_SECCOMP,
+    OPT_ORACLE,
     OPT_POINTS_FD,
 };
 
@@ -48,6 +49,8 @@ static const struct option_info {
     {"pidfile", OPT_PIDFILE, "FILE", "keep the process id in FILE while running"},
     {"seccomp", OPT_SECCOMP, "kill|log|none",
      "what a system call beyond the needed ones does\n(default: kill where that can be)"},
+    {"oracle", OPT_ORACLE, "on|off|panic",
+     "judge every call of the hypervisor, and log where it is\nwrong or stop (default: $FAKEHYP_ORACLE, else off)"},
     {"memory", OPT_MEMORY, "SIZE", "emulated RAM, suffix K, M, G or T (default 256G)"},
     {"log-level", OPT_LOG_LEVEL, "error|warning|info|debug", "what is logged (default: info)"},
     {"log-file", OPT_LOG_FILE, "FILE", "append the log to FILE instead of standard error"},
@@ -176,6 +179,20 @@ static enum options_result take_memory(const char *text, struct options *options
     return OPTIONS_RUN;
 }
 
+static enum options_result take_oracle(const char *origin, const char *text, struct options *options, FILE *err)
+{
+    static const char *const modes[] = {
+        [MACHINE_ORACLE_PANIC] = "panic", [MACHINE_ORACLE_ON] = "on", [MACHINE_ORACLE_OFF] = "off"};
+
+    for (unsigned i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+        if (strcmp(text, modes[i]) == 0) {
+            options->oracle = (enum machine_oracle)i;
+            return OPTIONS_RUN;
+        }
+    }
+    return bad(err, "%s: \"%s\" is none of on, off, panic", origin, text);
+}
+
 static enum options_result take_seccomp(const char *text, struct options *options, FILE *err)
 {
     int mode = sandbox_of(text);
@@ -220,6 +237,8 @@ static enum options_result take(int opt, struct options *options, FILE *out, FIL
             return bad(err, "--pidfile: the path is empty");
         options->pidfile = optarg;
         return OPTIONS_RUN;
+    case OPT_ORACLE:
+        return take_oracle("--oracle", optarg, options, err);
     case OPT_SECCOMP:
         return take_seccomp(optarg, options, err);
     case OPT_LOG_FILE:
@@ -259,6 +278,15 @@ static enum options_result take_activation(struct options *options, FILE *err)
         return bad(err, "the service manager passes %ld sockets (LISTEN_FDS): one is wanted", nr);
     options->listen_fd = LISTEN_FDS_START;
     return OPTIONS_RUN;
+}
+
+/* The environment reaches a private daemon, which the library starts, too. */
+static enum options_result default_oracle(struct options *options, FILE *err)
+{
+    const char *mode = getenv("FAKEHYP_ORACLE");
+
+    options->oracle = MACHINE_ORACLE_OFF;
+    return mode && *mode ? take_oracle("FAKEHYP_ORACLE", mode, options, err) : OPTIONS_RUN;
 }
 
 static enum options_result choose_socket(struct options *options, FILE *err)
@@ -301,6 +329,9 @@ enum options_result options_parse(int argc, char **argv, struct options *options
             (struct option){infos[i].name, infos[i].arg ? required_argument : no_argument, NULL, infos[i].val};
     *options = (struct options){
         .listen_fd = -1, .notify_fd = -1, .points_fd = -1, .log_level = LOG_LEVEL_INFO, .memory = DEFAULT_MEMORY};
+    result = default_oracle(options, err);
+    if (result != OPTIONS_RUN)
+        return result;
     optind = 0; /* start afresh: this may be called again */
     opterr = 0;
     while ((opt = getopt_long(argc, argv, ":hV", longopts, NULL)) != -1) {

@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "src/fakehypd/log.h"
+#include "src/machine/machine.h"
 #include "src/fakehypd/sandbox.h"
 
 struct options {
@@ -21,6 +22,7 @@ struct options {
     enum log_level log_level;
     const char *log_file, *trace_file, *pidfile; /* NULL: none */
     enum sandbox seccomp;
+    enum machine_oracle oracle;
     uint64_t memory;
 };
 

@@ -100,12 +100,22 @@ static json_t *counts(const struct daemon *daemon)
                      "tasks", INT(sched_nr_tasks(daemon->loop.sched) - 1), "fds", INT(nr_fds()));
 }
 
+static json_t *oracle(const struct daemon *daemon)
+{
+    struct oracle_stats stats;
+    bool on = machine_oracle_stats(daemon->machine, &stats);
+
+    return json_pack("{s:b, s:I, s:I, s:I}", "on", on, "calls", INT(stats.calls), "divergences", INT(stats.divergences),
+                     "unjudged", INT(stats.unjudged));
+}
+
 json_t *report_status(struct daemon *daemon)
 {
-    return json_pack("{s:s, s:I, s:o, s:s, s:I, s:o, s:o, s:o, s:o}", "version", FAKEHYP_VERSION, "pid", INT(getpid()),
-                     "socket", report_string(daemon->listener ? listener_name(daemon->listener) : ""), "stage",
-                     machine_stage_name(daemon->machine), "uptime_ns", INT(sched_now() - daemon->start_ns), "clients",
-                     clients(daemon), "vms", vms(daemon), "gmems", gmems(daemon), "counts", counts(daemon));
+    return json_pack("{s:s, s:I, s:o, s:s, s:I, s:o, s:o, s:o, s:o, s:o}", "version", FAKEHYP_VERSION, "pid",
+                     INT(getpid()), "socket", report_string(daemon->listener ? listener_name(daemon->listener) : ""),
+                     "stage", machine_stage_name(daemon->machine), "uptime_ns", INT(sched_now() - daemon->start_ns),
+                     "clients", clients(daemon), "vms", vms(daemon), "gmems", gmems(daemon), "oracle", oracle(daemon),
+                     "counts", counts(daemon));
 }
 
 /* ---- audit -------------------------------------------------------------------------------------------------- */

@@ -124,6 +124,9 @@ unsigned machine_audit(struct machine *m, void (*report)(void *ctx, const char *
         problem(&a, "%s", m->panic_text);
     else
         hyp_check(m->hyp, el2_report, &a);
+    uint64_t diverged = oracle_look(m, el2_report, &a);
+    if (diverged)
+        problem(&a, "the oracle saw %" PRIu64 " divergences: the log tells of each", diverged);
     check_files(&a);
     if (pages_checked)
         *pages_checked = a.pages;

@@ -82,12 +82,17 @@ int cpu_boot_el2(struct machine *m)
         .pool_nr = pool,
         .nr_cpus = NR_CPUS,
     };
+    int rc = oracle_open(m, &config);
+    if (rc)
+        return rc;
     if (setjmp(m->panic_jump))
         return -EIO;
     if (hyp_init(m->hyp, &config))
         return -EIO;
+    if (m->oracle && oracle_boot(m->oracle, m->hyp) && m->config.oracle == MACHINE_ORACLE_PANIC)
+        return -EIO;
     uint64_t regs[8] = {HVC_HOST_BASE + HVC_prot_finalize};
-    hyp_host_hvc(m->hyp, 0, regs);
+    el2_hvc(m, 0, regs);
     return regs[0] == 0 && regs[1] == 0 ? 0 : -EIO;
 }
 
@@ -102,7 +107,9 @@ static int enter_el2(struct machine *m, unsigned cpu, const struct hyp_trap *tra
     if (m->panicked || setjmp(m->panic_jump)) {
         rc = -EIO;
     } else {
-        *next = trap ? hyp_guest_trap(m->hyp, cpu, trap, regs) : hyp_host_hvc(m->hyp, cpu, regs);
+        *next = trap ? el2_trap(m, cpu, trap, regs) : el2_hvc(m, cpu, regs);
+        if (m->panicked)
+            rc = -EIO;
     }
     task_unlock_exclusive(&m->el2_lock);
     return rc;
@@ -178,7 +185,7 @@ enum host_abort_end machine_host_abort(struct machine *m, const struct host_acce
     mmu_walk_host(m, access->pfn, &walk);
     task_lock_exclusive(&m->el2_lock);
     if (!m->panicked && !setjmp(m->panic_jump))
-        verdict = hyp_host_abort(m->hyp, 0, access->pfn << 12, access->write);
+        verdict = el2_abort(m, 0, access->pfn << 12, access->write);
     task_unlock_exclusive(&m->el2_lock);
     mmu_drain(m);
     if (verdict == HYP_ABORT_RETRY)

@@ -49,6 +49,10 @@ struct machine {
     struct trace *trace;
     struct host *host;
     struct hyp *hyp;
+    struct oracle *oracle; /* NULL: off */
+    size_t oracle_bytes;
+    void (*oracle_listener)(void *ctx, const char *line); /* NULL: the log */
+    void *oracle_listener_ctx;
     struct hyp_page *vmemmap;
     char *ram; /* host-private RAM, PFN == slot */
     uint64_t ram_base, ram_bytes;
@@ -74,6 +78,17 @@ void cpu_put(void *ctx, unsigned cpu);
 void cpu_vcpu_free(void *ctx, struct vcpu *vcpu);
 /* Boots EL2 on this machine's RAM. */
 int cpu_boot_el2(struct machine *machine);
+
+/* ---- oracle.c ---- */
+/* Puts the oracle into EL2's configuration, unless it is off: 0 or -ENOMEM. */
+int oracle_open(struct machine *machine, struct hyp_config *config);
+void oracle_close(struct machine *machine);
+/* The ways into EL2. */
+enum hyp_next el2_hvc(struct machine *machine, unsigned cpu, uint64_t regs[8]);
+enum hyp_next el2_trap(struct machine *machine, unsigned cpu, const struct hyp_trap *trap, uint64_t regs[8]);
+enum hyp_abort el2_abort(struct machine *machine, unsigned cpu, uint64_t phys, bool is_write);
+/* Has the oracle compare everything; what it finds goes to report.  Returns the divergences that calls had. */
+uint64_t oracle_look(struct machine *machine, void (*report)(void *ctx, const char *line), void *ctx);
 
 /* ---- mmu.c ---- */
 void mmu_invalidate(struct machine *machine, uint16_t vmid, uint64_t ipa, uint64_t nr_pages);

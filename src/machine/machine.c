@@ -158,6 +158,7 @@ void machine_free(struct machine *m)
     if (m->vmemmap)
         munmap(m->vmemmap, (m->ram_bytes >> 12) * sizeof(struct hyp_page));
     free(m->hyp);
+    oracle_close(m);
     free(m->invals);
     trace_free(m->trace);
     sched_free(m->sched);

@@ -7,15 +7,24 @@
 #ifndef SRC_MACHINE_MACHINE_H
 #define SRC_MACHINE_MACHINE_H
 
+#include "fakehyp/oracle/oracle.h"
 #include "src/machine/stage.h"
 #include "src/machine/task.h"
 #include "src/machine/trace.h"
+
+/* What follows from a divergence of EL2 from its specification. */
+enum machine_oracle {
+    MACHINE_ORACLE_PANIC, /* it is logged, and the machine stands still as after a panic of EL2 */
+    MACHINE_ORACLE_ON,    /* it is logged and counted */
+    MACHINE_ORACLE_OFF,   /* nobody looks */
+};
 
 struct machine_config {
     const struct stage_ops *stage;
     void *stage_ctx;
     uint64_t memory_bytes; /* emulated RAM; only what is used costs */
     struct sched_config sched;
+    enum machine_oracle oracle;
     FILE *trace_file;                                    /* JSON lines; may be NULL; the caller's */
     void (*log)(void *ctx, int level, const char *text); /* may be NULL */
     void *log_ctx;
@@ -33,6 +42,8 @@ struct trace *machine_trace(const struct machine *machine);
 const char *machine_stage_name(const struct machine *machine);
 /* Non-NULL once EL2 has panicked: why.  Everything is refused from then on. */
 const char *machine_panicked(const struct machine *machine);
+/* False, and all zero, without the oracle. */
+bool machine_oracle_stats(const struct machine *machine, struct oracle_stats *out);
 uint64_t machine_el2_pages(const struct machine *machine); /* host pages that EL2 holds */
 
 struct mfile *machine_file(const struct gmem *gmem);

@@ -60,7 +60,8 @@ static void test_defaults(void **state)
 static void test_all(void **state)
 {
     assert_int_equal(PARSE("--socket=/a/b", "--daemon", "--notify-fd", "5", "--terminate", "--memory", "512M",
-                           "--log-level=debug", "--log-file=/l", "--trace=/t", "--pidfile=/p", "--seccomp=log"),
+                           "--log-level=debug", "--log-file=/l", "--trace=/t", "--pidfile=/p", "--seccomp=log",
+                           "--oracle=on"),
                      OPTIONS_RUN);
     assert_string_equal(options.socket, "/a/b");
     assert_true(options.daemonise);
@@ -72,10 +73,34 @@ static void test_all(void **state)
     assert_string_equal(options.trace_file, "/t");
     assert_string_equal(options.pidfile, "/p");
     assert_int_equal(options.seccomp, SANDBOX_LOG);
+    assert_int_equal(options.oracle, MACHINE_ORACLE_ON);
     assert_int_equal(PARSE("--listen-fd=9", "--daemon", "--foreground"), OPTIONS_RUN);
     assert_int_equal(options.listen_fd, 9);
     assert_string_equal(options.socket, "");
     assert_false(options.daemonise);
+}
+
+static void test_oracle_by_environment(void **state)
+{
+    const char *before = getenv("FAKEHYP_ORACLE");
+    char saved[16] = "";
+
+    if (before)
+        snprintf(saved, sizeof(saved), "%s", before);
+    unsetenv("FAKEHYP_ORACLE");
+    assert_int_equal(PARSE("--socket=/s"), OPTIONS_RUN);
+    assert_int_equal(options.oracle, MACHINE_ORACLE_OFF);
+    setenv("FAKEHYP_ORACLE", "panic", 1);
+    assert_int_equal(PARSE("--socket=/s"), OPTIONS_RUN);
+    assert_int_equal(options.oracle, MACHINE_ORACLE_PANIC);
+    assert_int_equal(PARSE("--socket=/s", "--oracle=on"), OPTIONS_RUN);
+    assert_int_equal(options.oracle, MACHINE_ORACLE_ON);
+    setenv("FAKEHYP_ORACLE", "perhaps", 1);
+    assert_int_equal(PARSE("--socket=/s"), OPTIONS_BAD);
+    assert_non_null(strstr(said_err, "FAKEHYP_ORACLE: \"perhaps\" is none of"));
+    unsetenv("FAKEHYP_ORACLE");
+    if (before)
+        setenv("FAKEHYP_ORACLE", saved, 1);
 }
 
 static void test_help_and_version(void **state)
@@ -105,6 +130,7 @@ static void test_bad_usage_names_the_remedy(void **state)
         {{"--socket="}, "empty"},
         {{"--pidfile="}, "empty"},
         {{"--seccomp=maybe"}, "none of kill, log, none"},
+        {{"--oracle=maybe"}, "none of on, off, panic"},
         {{"--socket=/s", "--listen-fd=3"}, "choose one"},
     };
 
@@ -200,6 +226,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_all),
+        cmocka_unit_test(test_oracle_by_environment),
         cmocka_unit_test(test_help_and_version),
         cmocka_unit_test(test_bad_usage_names_the_remedy),
         cmocka_unit_test(test_socket_activation),
