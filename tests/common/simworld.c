@@ -181,6 +181,14 @@ static void world_task(void *arg)
     w->finished = true;
 }
 
+/* What the oracle has to say, before the test fails for it. */
+static void say(void *ctx, int level, const char *text)
+{
+    (void)ctx;
+    if (level == 0)
+        fprintf(stderr, "# %s\n", text);
+}
+
 void simworld_run_with(const struct simworld_options *options)
 {
     struct simworld w = {.caller = {.pid = 100, .program = "vmm"},
@@ -200,6 +208,7 @@ void simworld_run_with(const struct simworld_options *options)
         .stage_ctx = w.sim,
         .memory_bytes = options->memory_bytes ? options->memory_bytes : UINT64_C(64) << 20,
         .sched = {.ctx = &w, .point = at_point},
+        .log = say,
     };
     assert_int_equal(machine_new(&config, &w.machine), 0);
     sim_attach(w.sim, w.machine);
