@@ -26,7 +26,7 @@ AC_DEFUN([FAKEHYP_WITH_FUZZER], [
             int LLVMFuzzerTestOneInput(const unsigned char *data, unsigned long size) { return 0; }])],
              [AC_MSG_RESULT([yes])],
              [AC_MSG_RESULT([no])
-              AC_MSG_ERROR([--with-fuzzer needs clang with libFuzzer (Debian: clang, libclang-rt-dev or libfuzzer-14-dev): ./configure --with-fuzzer CC=clang])])
+              AC_MSG_ERROR([--with-fuzzer needs clang with libFuzzer (Debian: clang, libclang-rt-14-dev): ./configure --with-fuzzer CC=clang])])
          CFLAGS=$fakehyp_save_CFLAGS
          FUZZER_CFLAGS=-fsanitize=fuzzer-no-link
          FUZZER_LIBS=-fsanitize=fuzzer

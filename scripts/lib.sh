@@ -43,8 +43,11 @@ must_step() {
     exit 1
 }
 
+# Of scripts/packages.txt what the calling script needs: all of it only for scripts/check.
 wanted_packages() {
-    sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$top/scripts/packages.txt"
+    local end='/^\[check\]$/Q'
+    [ "$(basename "$0")" != check ] || end='/^\[check\]$/d'
+    sed -e "$end" -e 's/#.*//' -e '/^[[:space:]]*$/d' "$top/scripts/packages.txt"
 }
 
 missing_packages() {
