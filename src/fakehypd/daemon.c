@@ -155,6 +155,17 @@ static int check_fd_limit(void)
     return -EMFILE;
 }
 
+static void watch_signals(struct daemon *daemon)
+{
+    static const int signals[DAEMON_NR_SIGNALS] = {SIGTERM, SIGINT, SIGHUP};
+
+    for (size_t i = 0; i < DAEMON_NR_SIGNALS; i++) {
+        uv_signal_init(&daemon->loop.uv, &daemon->signals[i]);
+        daemon->signals[i].data = daemon;
+        uv_signal_start(&daemon->signals[i], on_signal, signals[i]);
+    }
+}
+
 static int start(struct daemon *daemon)
 {
     int rc = listener_open(&daemon->options, &daemon->listener);
@@ -179,6 +190,9 @@ static int start(struct daemon *daemon)
         daemon->lonely = alarm_new(&daemon->loop, LONELY_MS, on_lonely, daemon);
         rc = daemon->lonely ? 0 : -ENOMEM;
     }
+    /* Who finds the pid file may send a signal at once. */
+    if (rc == 0)
+        watch_signals(daemon);
     if (rc == 0)
         rc = pidfile_write(&daemon->pidfile, daemon->options.pidfile);
     /* Last: what only the start needs is not on the list. */
@@ -189,13 +203,6 @@ static int start(struct daemon *daemon)
 
 static void run(struct daemon *daemon, int background)
 {
-    static const int signals[DAEMON_NR_SIGNALS] = {SIGTERM, SIGINT, SIGHUP};
-
-    for (size_t i = 0; i < DAEMON_NR_SIGNALS; i++) {
-        uv_signal_init(&daemon->loop.uv, &daemon->signals[i]);
-        daemon->signals[i].data = daemon;
-        uv_signal_start(&daemon->signals[i], on_signal, signals[i]);
-    }
     log_info("version %s listens at %s", FAKEHYP_VERSION, listener_name(daemon->listener));
     notify_fd(daemon->options.notify_fd);
     notify_service_manager("READY=1");
