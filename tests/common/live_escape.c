@@ -19,6 +19,7 @@
 /* Attempts of one process in stillness. */
 #define STILL_TURNS 2u
 #define MAX_ROWS 64u
+#define SETTLE_TRIES 300u
 
 enum { STORM, STORM_DONE, STILL, STILL_DONE, LEAVE };
 
@@ -375,6 +376,16 @@ static unsigned audit(unsigned *others, bool print)
     return strays;
 }
 
+/* On a busy machine an agent may be late with a registration, and follows: what then is left that is no stray page. */
+static unsigned settle(unsigned others)
+{
+    for (unsigned tries = 0; others && tries < SETTLE_TRIES; tries++) {
+        rig_sleep_ms(100);
+        assert_int_equal(audit(&others, false), 0);
+    }
+    return others;
+}
+
 static unsigned bystander_reads(void)
 {
     unsigned reads = 0;
@@ -411,6 +422,8 @@ static void attack(void **state)
     wait_phase(STILL_DONE, pid);
 
     unsigned lost = bystander_reads(), strays = audit(&others, row->verdict != DECLARED);
+    if (row->verdict != DECLARED && !strays)
+        others = settle(others);
     atomic_store(&run.tally->phase, LEAVE);
     attacker_ends();
     assert_fine();
@@ -426,8 +439,9 @@ static void attack(void **state)
              atomic_load(&run.tally->refusals), atomic_load(&run.tally->reads), atomic_load(&run.tally->bars), lost,
              strays);
     /* The attacker is gone, and so are its pages: everybody has the signal again. */
-    assert_int_equal(audit(&(unsigned){0}, true), 0);
-    rig_audit(rig_observer);
+    unsigned after;
+    assert_int_equal(audit(&after, true), 0);
+    assert_int_equal(settle(after), 0);
     assert_int_equal(bystander_reads(), 0);
     if (found != DECLARED) {
         assert_int_equal(lost, 0);
