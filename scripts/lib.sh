@@ -43,16 +43,17 @@ must_step() {
     exit 1
 }
 
-# Of scripts/packages.txt what the calling script needs: all of it only for scripts/check.
-wanted_packages() {
-    local end='/^\[check\]$/Q'
-    [ "$(basename "$0")" != check ] || end='/^\[check\]$/d'
-    sed -e "$end" -e 's/#.*//' -e '/^[[:space:]]*$/d' "$top/scripts/packages.txt"
+# packages_of build|check: of scripts/packages.txt what stands before the line "[check]", or after it.
+packages_of() {
+    local other='1,/^\[check\]$/d'
+    [ "$1" = check ] || other='/^\[check\]$/Q'
+    sed -e "$other" -e 's/#.*//' -e '/^[[:space:]]*$/d' "$top/scripts/packages.txt"
 }
 
+# missing_packages build|check
 missing_packages() {
     local package
-    for package in $(wanted_packages); do
+    for package in $(packages_of "$1"); do
         [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || printf '%s\n' "$package"
     done
 }
@@ -64,32 +65,35 @@ may_sudo() {
     sudo -n true 2>/dev/null || { [ -t 0 ] && sudo -v; }
 }
 
+# Nothing goes on without what the build needs.  What only scripts/check needs may be missing: its step is skipped then.
 install_packages() {
-    local missing
+    local missing optional='' with=step
     local -a as_root=() packages=()
 
     if ! command -v dpkg-query >/dev/null; then
         say "no dpkg here: configure will say what is missing (scripts/packages.txt has Debian's names)"
         return
     fi
-    missing=$(missing_packages)
-    [ -n "$missing" ] || return 0
-    mapfile -t packages <<<"$missing"
+    missing=$(missing_packages build)
+    [ -z "$missing" ] || with=must_step
+    [ "$(basename "$0")" != check ] || optional=$(missing_packages check)
+    mapfile -t packages < <(printf '%s\n' "$missing" "$optional" | grep .)
+    [ ${#packages[@]} -gt 0 ] || return 0
     say "missing packages: ${packages[*]}"
 
     if [ "$(id -u)" -ne 0 ]; then
         if ! may_sudo; then
             printf 'Installing them takes root.  As root, then run this again:\n' >&2
             printf '    apt-get update && apt-get install --no-install-recommends %s\n' "${packages[*]}" >&2
-            exit 1
+            [ -z "$missing" ] || exit 1
+            return 0
         fi
         as_root=(sudo)
     fi
-    must_step "$top/build/apt.log" "apt-get update" \
-        ${as_root[@]+"${as_root[@]}"} env DEBIAN_FRONTEND=noninteractive apt-get -q update
-    must_step "$top/build/apt.log" "apt-get install" \
-        ${as_root[@]+"${as_root[@]}"} env DEBIAN_FRONTEND=noninteractive \
-        apt-get -q install -y --no-install-recommends "${packages[@]}"
+    as_root+=(env DEBIAN_FRONTEND=noninteractive)
+    "$with" "$top/build/apt.log" "apt-get update" "${as_root[@]}" apt-get -q update || return 0
+    "$with" "$top/build/apt.log" "apt-get install" \
+        "${as_root[@]}" apt-get -q install -y --no-install-recommends "${packages[@]}" || return 0
 }
 
 # Generates configure; later changes of its sources are make's business.
