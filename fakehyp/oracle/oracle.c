@@ -187,6 +187,8 @@ static void choose_watch(struct oracle *o)
         watch_leaf(o, vm, call->trap.x[1] / HYP_PAGE_SIZE);
         return;
     }
+    if (call->kind == CALL_INNER && call->n >= ORACLE_GUEST_SHARE)
+        watch_leaf(o, o_vm_of(o, call->in[1]), call->in[2]);
     if (call->kind != CALL_HVC)
         return;
     switch (call->n) {
@@ -298,9 +300,9 @@ enum hyp_abort oracle_host_abort(struct oracle *o, unsigned cpu, uint64_t phys, 
     return verdict;
 }
 
-void oracle_inner_begin(struct oracle *o, enum oracle_inner inner, uint64_t pfn, uint64_t nr)
+void oracle_inner_begin(struct oracle *o, enum oracle_inner inner, uint64_t a1, uint64_t a2)
 {
-    o->call = (struct call){.kind = CALL_INNER, .n = inner, .in = {0, pfn, nr}};
+    o->call = (struct call){.kind = CALL_INNER, .n = inner, .in = {0, a1, a2}};
     o->judge_inner = begin(o);
 }
 

@@ -82,18 +82,24 @@ enum hyp_next oracle_guest_trap(struct oracle *oracle, unsigned cpu, const struc
 enum hyp_abort oracle_host_abort(struct oracle *oracle, unsigned cpu, uint64_t phys, bool is_write);
 
 /*
- * Transitions that are no call: EL2's parts do them for each other, or the
- * secure world asks for them.  A test that drives them says so before and after.
+ * Transitions below the calls: EL2's parts do them for each other, the secure
+ * world asks for them, or a handler checks or hides more than the transition
+ * does (which VM it is for, the errno that a guest does not see).  A test that
+ * drives them says so before and after.
  */
 enum oracle_inner {
-    ORACLE_SHARE_FFA,
+    ORACLE_SHARE_FFA, /* pfn, nr; and so on to HYP_DONATE_HOST */
     ORACLE_UNSHARE_FFA,
     ORACLE_PIN,
     ORACLE_UNPIN,
     ORACLE_DONATE_HYP,
     ORACLE_HYP_DONATE_HOST,
+    ORACLE_SHARE_GUEST, /* pfn, gfn: one page, RWX, for the vcpu on CPU 0, of whatever kind its VM is */
+    ORACLE_GUEST_SHARE, /* handle, gfn; and so on */
+    ORACLE_GUEST_UNSHARE,
+    ORACLE_RECLAIM_GUEST, /* whether the VM is dying or not */
 };
-void oracle_inner_begin(struct oracle *oracle, enum oracle_inner inner, uint64_t pfn, uint64_t nr);
+void oracle_inner_begin(struct oracle *oracle, enum oracle_inner inner, uint64_t a1, uint64_t a2);
 void oracle_inner_end(struct oracle *oracle, int64_t result);
 
 /* Compares everything and checks the invariants; violations are reported.  Returns their number. */

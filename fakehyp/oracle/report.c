@@ -116,10 +116,20 @@ static const struct call_name call_names[] = {
     {HVC_tlb_flush_vmid, 1, "tlb_flush_vmid", {"handle"}},
 };
 
-static const char inner_names[][20] = {
-    [ORACLE_SHARE_FFA] = "host_share_ffa",   [ORACLE_UNSHARE_FFA] = "host_unshare_ffa",
-    [ORACLE_PIN] = "pin_shared_mem",         [ORACLE_UNPIN] = "unpin_shared_mem",
-    [ORACLE_DONATE_HYP] = "host_donate_hyp", [ORACLE_HYP_DONATE_HOST] = "hyp_donate_host",
+static const struct {
+    char name[20];
+    char args[2][7];
+} inner_names[] = {
+    [ORACLE_SHARE_FFA] = {"host_share_ffa", {"pfn", "nr"}},
+    [ORACLE_UNSHARE_FFA] = {"host_unshare_ffa", {"pfn", "nr"}},
+    [ORACLE_PIN] = {"pin_shared_mem", {"pfn", "nr"}},
+    [ORACLE_UNPIN] = {"unpin_shared_mem", {"pfn", "nr"}},
+    [ORACLE_DONATE_HYP] = {"host_donate_hyp", {"pfn", "nr"}},
+    [ORACLE_HYP_DONATE_HOST] = {"hyp_donate_host", {"pfn", "nr"}},
+    [ORACLE_SHARE_GUEST] = {"host_share_guest", {"pfn", "gfn"}},
+    [ORACLE_GUEST_SHARE] = {"guest_share_host", {"handle", "gfn"}},
+    [ORACLE_GUEST_UNSHARE] = {"guest_unshare_host", {"handle", "gfn"}},
+    [ORACLE_RECLAIM_GUEST] = {"reclaim_page_guest", {"handle", "gfn"}},
 };
 
 static void put_arg(struct text *text, bool first, const char *name, uint64_t value)
@@ -182,10 +192,10 @@ static void begin_report(struct oracle *o)
         put(&text, ")");
         break;
     case CALL_INNER:
-        put(&text, inner_names[o->call.n]);
+        put(&text, inner_names[o->call.n].name);
         put(&text, "(");
-        put_arg(&text, true, "pfn", o->call.in[1]);
-        put_arg(&text, false, "nr", o->call.in[2]);
+        put_arg(&text, true, inner_names[o->call.n].args[0], o->call.in[1]);
+        put_arg(&text, false, inner_names[o->call.n].args[1], o->call.in[2]);
         put(&text, ")");
         emit(o, &text);
         return;

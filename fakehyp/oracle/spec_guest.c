@@ -118,14 +118,11 @@ static int check_shareable(const struct oracle *o, uint64_t pfn, uint64_t nr)
     return 0;
 }
 
-int64_t spec_share_guest(struct oracle *o, unsigned cpu, uint64_t pfn, uint64_t gfn, uint64_t nr, uint64_t prot)
+int64_t spec_share(struct oracle *o, struct vm *vm, const struct vcpu *vcpu, uint64_t pfn, uint64_t gfn, uint64_t nr,
+                   uint64_t prot)
 {
-    struct vm *vm;
-    struct vcpu *vcpu = loaded(o, cpu, false, &vm);
-    int64_t ret = vcpu ? spec_refill(o, vm, vcpu) : -HYP_EINVAL;
+    int64_t ret = prot & ~HYP_PROT_RWX ? -HYP_EINVAL : 0;
 
-    if (!ret && prot & ~HYP_PROT_RWX)
-        ret = -HYP_EINVAL;
     if (!ret)
         ret = o_check_pfns(o, pfn, nr);
     if (!ret && !(size_ok(pfn, nr) && size_ok(gfn, nr)))
@@ -149,6 +146,15 @@ int64_t spec_share_guest(struct oracle *o, unsigned cpu, uint64_t pfn, uint64_t 
     }
     map(o, vm, pfn, gfn, nr, prot, PKVM_PAGE_SHARED_BORROWED);
     return 0;
+}
+
+int64_t spec_share_guest(struct oracle *o, unsigned cpu, uint64_t pfn, uint64_t gfn, uint64_t nr, uint64_t prot)
+{
+    struct vm *vm;
+    struct vcpu *vcpu = loaded(o, cpu, false, &vm);
+    int64_t ret = vcpu ? spec_refill(o, vm, vcpu) : -HYP_EINVAL;
+
+    return ret ? ret : spec_share(o, vm, vcpu, pfn, gfn, nr, prot);
 }
 
 int64_t spec_unshare_guest(struct oracle *o, uint64_t handle, uint64_t gfn, uint64_t nr)
@@ -346,17 +352,13 @@ int64_t spec_force_reclaim(struct oracle *o, uint64_t phys)
     return 0;
 }
 
-int64_t spec_reclaim_dying(struct oracle *o, uint64_t handle, uint64_t gfn)
+int64_t spec_reclaim(struct oracle *o, struct vm *vm, uint64_t gfn)
 {
-    struct vm *vm = o_vm_of(o, handle);
     enum hyp_page_state state;
     struct leaf leaf;
     uint64_t pfn;
-    int ret;
+    int ret = page_leaf(o, vm, gfn, &leaf);
 
-    if (!vm || !vm->is_dying)
-        return -HYP_EINVAL;
-    ret = page_leaf(o, vm, gfn, &leaf);
     if (ret)
         return ret == -HYP_EHWPOISON ? 0 : ret; /* taken by force before */
     state = o_guest_state(leaf.pte);
@@ -371,6 +373,13 @@ int64_t spec_reclaim_dying(struct oracle *o, uint64_t handle, uint64_t gfn)
         in_order(o, ORDER_GUEST_TO_HOST, vm, pfn, gfn);
     }
     return 0;
+}
+
+int64_t spec_reclaim_dying(struct oracle *o, uint64_t handle, uint64_t gfn)
+{
+    struct vm *vm = o_vm_of(o, handle);
+
+    return vm && vm->is_dying ? spec_reclaim(o, vm, gfn) : -HYP_EINVAL;
 }
 
 /* The fault is the one that EL2 saw itself. */

@@ -179,6 +179,8 @@ static int64_t hyp_donate_host(struct oracle *o, uint64_t pfn, uint64_t nr)
 
     if (!ret)
         ret = o_check_el2(o, pfn, nr, EL2_OWNS);
+    if (!ret)
+        ret = o_check_host(o, pfn, nr, PKVM_PAGE_NOPAGE);
     for (uint64_t i = 0; !ret && i < nr; i++)
         if (in_use(o, pfn + i))
             ret = -HYP_EBUSY;
@@ -190,6 +192,8 @@ static int64_t hyp_donate_host(struct oracle *o, uint64_t pfn, uint64_t nr)
 void spec_inner(struct oracle *o)
 {
     uint64_t pfn = o->call.in[1], nr = o->call.in[2];
+    struct vm *vm = o_vm_of(o, o->call.in[1]); /* of those that name a guest */
+    uint64_t gfn = o->call.in[2];
     int64_t ret = 0;
 
     switch ((enum oracle_inner)o->call.n) {
@@ -213,6 +217,18 @@ void spec_inner(struct oracle *o)
         break;
     case ORACLE_HYP_DONATE_HOST:
         ret = hyp_donate_host(o, pfn, nr);
+        break;
+    case ORACLE_SHARE_GUEST:
+        ret = spec_share(o, o->cpus[0].vm, o_vcpu_on(o, 0), pfn, gfn, 1, HYP_PROT_RWX);
+        break;
+    case ORACLE_GUEST_SHARE:
+        ret = spec_guest_share(o, vm, gfn);
+        break;
+    case ORACLE_GUEST_UNSHARE:
+        ret = spec_guest_unshare(o, vm, gfn, true);
+        break;
+    case ORACLE_RECLAIM_GUEST:
+        ret = spec_reclaim(o, vm, gfn);
         break;
     }
     o->expect.x1 = (uint64_t)ret;

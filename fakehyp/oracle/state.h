@@ -286,6 +286,8 @@ int64_t spec_host_share_hyp(struct oracle *o, uint64_t pfn);
 int64_t spec_host_unshare_hyp(struct oracle *o, uint64_t pfn);
 int64_t spec_refill(struct oracle *o, struct vm *vm, struct vcpu *vcpu);
 int64_t spec_donate_guest(struct oracle *o, unsigned cpu, uint64_t pfn, uint64_t gfn);
+int64_t spec_share(struct oracle *o, struct vm *vm, const struct vcpu *vcpu, uint64_t pfn, uint64_t gfn, uint64_t nr,
+                   uint64_t prot);
 int64_t spec_share_guest(struct oracle *o, unsigned cpu, uint64_t pfn, uint64_t gfn, uint64_t nr, uint64_t prot);
 int64_t spec_unshare_guest(struct oracle *o, uint64_t handle, uint64_t gfn, uint64_t nr);
 int64_t spec_relax_perms(struct oracle *o, unsigned cpu, uint64_t gfn, uint64_t prot);
@@ -295,6 +297,7 @@ int64_t spec_mkyoung(struct oracle *o, unsigned cpu, uint64_t gfn);
 int64_t spec_guest_share(struct oracle *o, struct vm *vm, uint64_t gfn);
 int64_t spec_guest_unshare(struct oracle *o, struct vm *vm, uint64_t gfn, bool commit);
 int64_t spec_force_reclaim(struct oracle *o, uint64_t phys);
+int64_t spec_reclaim(struct oracle *o, struct vm *vm, uint64_t gfn);
 int64_t spec_reclaim_dying(struct oracle *o, uint64_t handle, uint64_t gfn);
 int64_t spec_poison_fault(struct oracle *o, unsigned cpu);
 int64_t spec_reserve_vm(struct oracle *o, int64_t got);

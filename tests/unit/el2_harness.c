@@ -207,25 +207,42 @@ enum hyp_abort el2_abort(struct el2 *el2, unsigned cpu, uint64_t phys, bool is_w
     return verdict;
 }
 
-int el2_share_ffa(struct el2 *el2, uint64_t pfn, uint64_t nr)
+static int do_inner(struct hyp *hyp, enum oracle_inner inner, uint64_t a1, uint64_t a2)
 {
-    int ret;
-
-    before_call(el2);
-    oracle_inner_begin(el2->oracle, ORACLE_SHARE_FFA, pfn, nr);
-    ret = pkvm_host_share_ffa(el2->hyp, pfn, nr);
-    oracle_inner_end(el2->oracle, ret);
-    after_call(el2);
-    return ret;
+    switch (inner) {
+    case ORACLE_SHARE_FFA:
+        return pkvm_host_share_ffa(hyp, a1, a2);
+    case ORACLE_UNSHARE_FFA:
+        return pkvm_host_unshare_ffa(hyp, a1, a2);
+    case ORACLE_PIN:
+        return pkvm_pin_shared_mem(hyp, a1, a2);
+    case ORACLE_UNPIN:
+        pkvm_unpin_shared_mem(hyp, a1, a2);
+        return 0;
+    case ORACLE_DONATE_HYP:
+        return pkvm_host_donate_hyp(hyp, a1, a2);
+    case ORACLE_HYP_DONATE_HOST:
+        return pkvm_hyp_donate_host(hyp, a1, a2);
+    case ORACLE_SHARE_GUEST:
+        return pkvm_host_share_guest(hyp, hyp->cpus[0].loaded, a1, a2, 1, HYP_PROT_RWX);
+    case ORACLE_GUEST_SHARE:
+        return pkvm_guest_share_host(hyp, hyp_vm_find(hyp, a1), a2);
+    case ORACLE_GUEST_UNSHARE:
+        return pkvm_guest_unshare_host(hyp, hyp_vm_find(hyp, a1), a2);
+    case ORACLE_RECLAIM_GUEST:
+        return pkvm_reclaim_guest_page(hyp, hyp_vm_find(hyp, a1), a2);
+    }
+    fail_msg("no transition %d", inner);
+    return -1;
 }
 
-int el2_unshare_ffa(struct el2 *el2, uint64_t pfn, uint64_t nr)
+int el2_inner(struct el2 *el2, enum oracle_inner inner, uint64_t a1, uint64_t a2)
 {
     int ret;
 
     before_call(el2);
-    oracle_inner_begin(el2->oracle, ORACLE_UNSHARE_FFA, pfn, nr);
-    ret = pkvm_host_unshare_ffa(el2->hyp, pfn, nr);
+    oracle_inner_begin(el2->oracle, inner, a1, a2);
+    ret = do_inner(el2->hyp, inner, a1, a2);
     oracle_inner_end(el2->oracle, ret);
     after_call(el2);
     return ret;

@@ -85,9 +85,8 @@ enum hyp_next el2_hvc(struct el2 *el2, unsigned cpu, uint64_t regs[8]);
 enum hyp_next el2_trap(struct el2 *el2, unsigned cpu, const struct hyp_trap *trap, uint64_t regs[8]);
 enum hyp_abort el2_abort(struct el2 *el2, unsigned cpu, uint64_t phys, bool is_write);
 
-/* What the FF-A proxy of the kernel's EL2 asks for when the host shares memory with the secure world. */
-int el2_share_ffa(struct el2 *el2, uint64_t pfn, uint64_t nr);
-int el2_unshare_ffa(struct el2 *el2, uint64_t pfn, uint64_t nr);
+/* A transition below the calls, with the arguments of oracle_inner_begin(): judged as a call is. */
+int el2_inner(struct el2 *el2, enum oracle_inner inner, uint64_t a1, uint64_t a2);
 
 /* x1 of a dispatched call. */
 int64_t el2_call(struct el2 *el2, unsigned cpu, enum hyp_host_call n, uint64_t a1, uint64_t a2, uint64_t a3,

@@ -387,7 +387,7 @@ void player_end(struct player *p)
         if (hyp_hyp_state(hyp, pfn) == PKVM_PAGE_SHARED_BORROWED)
             play_host_call(p, 0, HVC_host_unshare_hyp, pfn, 0, 0, 0);
         else if (hyp_host_state(hyp, pfn) == PKVM_PAGE_SHARED_OWNED)
-            assert_int_equal(el2_unshare_ffa(p->el2, pfn, 1), 0);
+            assert_int_equal(el2_inner(p->el2, ORACLE_UNSHARE_FFA, pfn, 1), 0);
         el2_assert_page(p->el2, pfn, PKVM_PAGE_OWNED, PKVM_PAGE_NOPAGE, 0, 0);
     }
     el2_check(p->el2);

@@ -349,7 +349,7 @@ static void ffa(struct player *p, unsigned cpu)
     uint64_t nr = play_one_in(p, 8) ? play_draw(p, 3) : 1;
 
     play_begin(p, cpu, share ? PLAY_host_share_ffa : PLAY_host_unshare_ffa, (const uint64_t[4]){pfn, nr});
-    play_done(p, play_outcome_of(share ? el2_share_ffa(p->el2, pfn, nr) : el2_unshare_ffa(p->el2, pfn, nr)));
+    play_done(p, play_outcome_of(el2_inner(p->el2, share ? ORACLE_SHARE_FFA : ORACLE_UNSHARE_FFA, pfn, nr)));
 }
 
 void play_memory(struct player *p)
