@@ -26,6 +26,7 @@ struct fh_waiter {
     struct fh_answer answer;
     bool out_of_memory;
     bool fds_lost; /* this process had no descriptor left for those beside the reply */
+    int *fd_to;
 };
 
 int64_t fh_now_ms(void)
@@ -122,7 +123,7 @@ static void dispatch(struct fakehyp *fh, Fakehyp__Reply *reply, bool fds_lost)
     w->answer.reply = reply;
     w->fds_lost = fds_lost;
     if (fh->in.nr_fds)
-        w->answer.fd = chan_msg_take_fd(&fh->in, 0);
+        *(w->fd_to ? w->fd_to : &w->answer.fd) = chan_msg_take_fd(&fh->in, 0);
     w->done = true;
     pthread_cond_signal(&w->wake);
 }
@@ -136,6 +137,9 @@ static int read_one(struct fakehyp *fh, int64_t deadline_ms)
     Fakehyp__Reply *reply = NULL;
     bool fds_lost = false;
     int rc = wait_socket(fh->control, POLLIN, deadline_ms);
+
+    /* From here to its place no fork finds a descriptor that came with the reply. */
+    pthread_mutex_lock(&fh->lock);
     if (rc == 0) {
         rc = chan_recv(fh->control, &fh->in, MSG_DONTWAIT);
         /* At the limit of descriptors that is the failure of one call, not of the connection. */
@@ -149,8 +153,6 @@ static int read_one(struct fakehyp *fh, int64_t deadline_ms)
             rc = 0;
         }
     }
-
-    pthread_mutex_lock(&fh->lock);
     if (reply)
         dispatch(fh, reply, fds_lost);
     chan_msg_close_fds(&fh->in);
@@ -240,7 +242,7 @@ static int transport_failure(const char *what, int rc, int timeout_ms)
 static int exchange(struct fakehyp *fh, const struct fh_call_options *options, int timeout_ms,
                     Fakehyp__Request *request, struct fh_answer *answer)
 {
-    struct fh_waiter w = {.timeout_ms = timeout_ms, .answer.fd = -1};
+    struct fh_waiter w = {.timeout_ms = timeout_ms, .answer.fd = -1, .fd_to = options->fd_to};
     pthread_condattr_t attr;
 
     w.deadline_ms = timeout_ms < 0 ? INT64_MAX : fh_now_ms() + timeout_ms;

@@ -82,8 +82,13 @@ LIST_HEAD(fh_waiter_list, fh_waiter);
 struct fakehyp {
     LIST_ENTRY(fakehyp) link; /* fh_connections, under fh_lock */
     pid_t pid;                /* the process that it belongs to */
+    /*
+     * What a child of fork must not keep is here from its first to its last moment: opened into its place and closed
+     * in it under fh_lock (agent: put there under lock, by dispatch()).
+     */
     int control, agent, event_fd;
-    int uffd;           /* -1 until the first view; under fh_lock */
+    int listener;       /* of a private daemon while it starts */
+    int uffd;           /* -1 until the first view */
     int maps_fd;        /* /proc/self/maps; with uffd */
     int report_pipe[2]; /* from the SIGBUS handler to the agent */
     int timeout_ms;
@@ -97,7 +102,7 @@ struct fakehyp {
     struct chan_msg agent_in;
     bool agent_started;
 
-    pthread_mutex_t lock; /* the next four */
+    pthread_mutex_t lock; /* agent until it is there, and the next four */
     struct fh_waiter_list waiters;
     bool has_reader;
     uint64_t next_id;
@@ -122,10 +127,10 @@ void fh_file_put_locked(struct fh_file *file);
 
 /* ---- launch.c: sockets and the private daemon -------------------------------------------------------------------- */
 
-/* Both return a connected control socket or a negative errno. */
-int fh_dial(const char *path);
+/* Both connect the control socket: 0 or a negative errno. */
+int fh_dial(struct fakehyp *fh, const char *path);
 /* *again: the private daemon of an earlier connection answered; it may be about to end. */
-int fh_dial_private(bool *again);
+int fh_dial_private(struct fakehyp *fh, bool *again);
 void fh_forget_private(void);
 
 /* conn.c: how long to wait for the daemon, of the environment. */
@@ -150,6 +155,7 @@ struct fh_call_options {
     const char *what; /* for error texts: "convert" */
     Fakehyp__Reply__BodyCase expect;
     int fd;         /* to send along, -1: none */
+    int *fd_to;     /* where the descriptor beside the reply goes; NULL: into the answer */
     int timeout_ms; /* 0: the connection's, -1: none */
 };
 

@@ -29,13 +29,17 @@ static void close_fd(int fd)
 
 static void free_connection(struct fakehyp *fh)
 {
+    pthread_mutex_lock(&fh_lock);
     close_fd(fh->control);
     close_fd(fh->agent);
+    close_fd(fh->listener);
     close_fd(fh->event_fd);
     close_fd(fh->uffd);
     close_fd(fh->maps_fd);
     close_fd(fh->report_pipe[0]);
     close_fd(fh->report_pipe[1]);
+    LIST_REMOVE(fh, link);
+    pthread_mutex_unlock(&fh_lock);
     for (size_t i = 0; i < fh->nr_capabilities; i++)
         free(fh->capability[i]);
     free(fh->capability);
@@ -48,39 +52,45 @@ static void free_connection(struct fakehyp *fh)
     free(fh);
 }
 
-/* NULL: *err says why. */
-static struct fakehyp *new_connection(int control, int *err)
+static int open_descriptors(struct fakehyp *fh)
+{
+    int err = 0;
+
+    pthread_mutex_lock(&fh_lock);
+    fh->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (fh->event_fd < 0 || pipe2(fh->report_pipe, O_CLOEXEC | O_NONBLOCK))
+        err = -errno;
+    pthread_mutex_unlock(&fh_lock);
+    return err;
+}
+
+/* Listed before it has its first descriptor: a fork meanwhile must find what there is. */
+static int new_connection(struct fakehyp **out)
 {
     struct fakehyp *fh = calloc(1, sizeof(*fh));
 
-    *err = -ENOMEM;
+    *out = fh;
     if (!fh)
-        return NULL;
+        return -ENOMEM;
     fh->pid = getpid();
-    fh->control = control;
-    fh->agent = fh->uffd = fh->maps_fd = -1;
+    fh->control = fh->agent = fh->listener = fh->event_fd = fh->uffd = fh->maps_fd = -1;
+    fh->report_pipe[0] = fh->report_pipe[1] = -1;
     fh->timeout_ms = fh_timeout_ms();
     pthread_mutex_init(&fh->lock, NULL);
     pthread_mutex_init(&fh->event_lock, NULL);
     sem_init(&fh->agent_ready, 0, 0);
     LIST_INIT(&fh->waiters);
     LIST_INIT(&fh->objects);
+    pthread_mutex_lock(&fh_lock);
+    LIST_INSERT_HEAD(&fh_connections, fh, link);
+    pthread_mutex_unlock(&fh_lock);
+
     fh->in.data = malloc(CHAN_MAX_FRAME);
     fh->agent_in.data = malloc(CHAN_MAX_FRAME);
     fh->events = calloc(FH_EVENT_RING, sizeof(*fh->events));
-    fh->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (fh->event_fd < 0)
-        *err = -errno;
-    if (pipe2(fh->report_pipe, O_CLOEXEC | O_NONBLOCK)) {
-        *err = -errno;
-        fh->report_pipe[0] = fh->report_pipe[1] = -1;
-    }
-    if (!fh->in.data || !fh->agent_in.data || !fh->events || fh->event_fd < 0 || fh->report_pipe[0] < 0) {
-        fh->control = -1; /* the caller's again */
-        free_connection(fh);
-        return NULL;
-    }
-    return fh;
+    if (!fh->in.data || !fh->agent_in.data || !fh->events)
+        return -ENOMEM;
+    return open_descriptors(fh);
 }
 
 static bool keep_capabilities(struct fakehyp *fh, const Fakehyp__HelloReply *hello)
@@ -101,7 +111,8 @@ static int greet(struct fakehyp *fh)
 {
     Fakehyp__Request request = FAKEHYP__REQUEST__INIT;
     Fakehyp__Hello hello = FAKEHYP__HELLO__INIT;
-    struct fh_call_options options = {.what = "connect", .expect = FAKEHYP__REPLY__BODY_HELLO, .fd = -1};
+    struct fh_call_options options = {
+        .what = "connect", .expect = FAKEHYP__REPLY__BODY_HELLO, .fd = -1, .fd_to = &fh->agent};
     struct fh_answer answer;
 
     hello.version = PROTO_VERSION;
@@ -113,70 +124,52 @@ static int greet(struct fakehyp *fh)
     if (rc == 0 && answer.reply->hello->version != PROTO_VERSION)
         rc = fh_fail(-EPROTO, "connect: fakehypd %s speaks protocol version %u, this library %u: install them together",
                      answer.reply->hello->daemon, answer.reply->hello->version, PROTO_VERSION);
-    if (rc == 0 && answer.fd < 0)
+    if (rc == 0 && fh->agent < 0)
         rc = fh_fail(-EPROTO, "connect: fakehypd sent no agent socket; are library and daemon of one release?");
     if (rc == 0 && !keep_capabilities(fh, answer.reply->hello))
         rc = fh_fail(-ENOMEM, "connect: out of memory");
-    if (rc == 0) {
-        fh->agent = answer.fd;
-        answer.fd = -1;
-    }
     fh_answer_free(&answer);
     return rc;
 }
 
-/* Takes the socket over, also when it fails. */
-static int establish(int control, struct fakehyp **out)
+/* path NULL: a private daemon.  *again: see fh_dial_private(). */
+static int establish(const char *path, struct fakehyp **out, bool *again)
 {
-    int rc;
-    struct fakehyp *fh = new_connection(control, &rc);
+    struct fakehyp *fh;
+    int rc = new_connection(&fh);
 
-    if (!fh) {
-        close(control);
-        return fh_fail(rc, "connect: %s%s", strerrordesc_np(-rc),
-                       rc == -EMFILE ? ": close some, or raise the limit (ulimit -n)" : "");
-    }
-    /* Listed before its first call: a fork meanwhile must find its locks. */
-    pthread_mutex_lock(&fh_lock);
-    LIST_INSERT_HEAD(&fh_connections, fh, link);
-    pthread_mutex_unlock(&fh_lock);
-
-    rc = greet(fh);
+    if (rc)
+        fh_fail(rc, "connect: %s%s", strerrordesc_np(-rc),
+                rc == -EMFILE ? ": close some, or raise the limit (ulimit -n)" : "");
+    if (rc == 0)
+        rc = path ? fh_dial(fh, path) : fh_dial_private(fh, again);
+    if (rc == 0)
+        rc = greet(fh);
     if (rc == 0)
         rc = fh_agent_start(fh);
-    if (rc) {
-        pthread_mutex_lock(&fh_lock);
-        LIST_REMOVE(fh, link);
-        pthread_mutex_unlock(&fh_lock);
+    if (rc == 0)
+        *out = fh;
+    else if (fh)
         free_connection(fh);
-        return rc;
-    }
-    *out = fh;
-    return 0;
+    return rc;
 }
 
 int fakehyp_connect(const char *socket_path, struct fakehyp **out)
 {
     const char *path = socket_path ? socket_path : getenv("FAKEHYP_SOCKET");
-    bool again;
+    bool again = false;
 
     *out = NULL;
     if (kernel_mask_error())
         return fh_fail(-EINVAL, "connect: %s", kernel_mask_error());
     fh_install_fork_handlers();
-    if (socket_path || (path && *path)) {
-        int sock = fh_dial(path);
-        return sock < 0 ? sock : establish(sock, out);
-    }
-    int sock = fh_dial_private(&again);
-    if (sock < 0)
-        return sock;
-    int rc = establish(sock, out);
+    if (socket_path || (path && *path))
+        return establish(path, out, &again);
+    int rc = establish(NULL, out, &again);
     if (rc == -ECONNRESET && again) {
         /* The private daemon was just ending, since its last connection was closed. */
         fh_forget_private();
-        sock = fh_dial_private(&again);
-        rc = sock < 0 ? sock : establish(sock, out);
+        rc = establish(NULL, out, &again);
     }
     if (rc == -ECONNRESET) {
         fh_forget_private();
@@ -212,9 +205,6 @@ void fakehyp_disconnect(struct fakehyp *fh)
         fh_sigbus_quiesce();
     }
     release_objects(fh);
-    pthread_mutex_lock(&fh_lock);
-    LIST_REMOVE(fh, link);
-    pthread_mutex_unlock(&fh_lock);
     free_connection(fh);
 }
 

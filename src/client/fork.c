@@ -66,6 +66,7 @@ static void after_fork_in_child(void)
         close_and_forget(&fh->uffd);
         close_and_forget(&fh->control);
         close_and_forget(&fh->agent);
+        close_and_forget(&fh->listener);
         close_and_forget(&fh->event_fd);
         close_and_forget(&fh->maps_fd);
         close_and_forget(&fh->report_pipe[0]);

@@ -32,26 +32,36 @@ extern char **environ;
 static struct sockaddr_un private_address;
 static socklen_t private_length;
 
-static int open_socket(void)
+static int open_socket(int *sock)
 {
-    int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-
-    if (sock < 0)
-        return fh_fail(-errno, "connect: socket(AF_UNIX): %s%s", strerror(errno),
-                       errno == EMFILE ? ": close some descriptors, or raise the limit (ulimit -n)" : "");
-    return sock;
+    pthread_mutex_lock(&fh_lock);
+    *sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    int err = errno;
+    pthread_mutex_unlock(&fh_lock);
+    if (*sock < 0)
+        return fh_fail(-err, "connect: socket(AF_UNIX): %s%s", strerror(err),
+                       err == EMFILE ? ": close some descriptors, or raise the limit (ulimit -n)" : "");
+    return 0;
 }
 
-static int dial(const struct sockaddr_un *address, socklen_t length, const char *name)
+static void close_socket(int *sock)
 {
-    int sock = open_socket();
+    pthread_mutex_lock(&fh_lock);
+    close(*sock);
+    *sock = -1;
+    pthread_mutex_unlock(&fh_lock);
+}
 
-    if (sock < 0)
-        return sock;
-    if (connect(sock, (const struct sockaddr *)address, length) == 0)
-        return sock;
-    int err = -errno;
-    close(sock);
+static int dial(struct fakehyp *fh, const struct sockaddr_un *address, socklen_t length, const char *name)
+{
+    int err = open_socket(&fh->control);
+
+    if (err)
+        return err;
+    if (connect(fh->control, (const struct sockaddr *)address, length) == 0)
+        return 0;
+    err = -errno;
+    close_socket(&fh->control);
     switch (err) {
     case -ENOENT:
         return fh_fail(err,
@@ -70,7 +80,7 @@ static int dial(const struct sockaddr_un *address, socklen_t length, const char 
     }
 }
 
-int fh_dial(const char *path)
+int fh_dial(struct fakehyp *fh, const char *path)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     size_t length = strlen(path);
@@ -87,7 +97,7 @@ int fh_dial(const char *path)
         address.sun_path[0] = '\0';
         total--;
     }
-    return dial(&address, total, path);
+    return dial(fh, &address, total, path);
 }
 
 static const char *daemon_binary(void)
@@ -184,34 +194,30 @@ static int start_daemon(int listener, int timeout_ms)
                    WEXITSTATUS(status));
 }
 
-static int launch(struct sockaddr_un *address, socklen_t *length)
+static int launch(struct fakehyp *fh, struct sockaddr_un *address, socklen_t *length)
 {
-    int listener = open_socket();
+    int rc = open_socket(&fh->listener);
 
-    if (listener < 0)
-        return listener;
+    if (rc)
+        return rc;
     *address = (struct sockaddr_un){.sun_family = AF_UNIX};
     *length = sizeof(*address);
     /* Only the family: the kernel chooses an abstract name. */
-    if (bind(listener, (const struct sockaddr *)address, sizeof(sa_family_t)) ||
-        getsockname(listener, (struct sockaddr *)address, length) || listen(listener, SOMAXCONN)) {
-        int err = -errno;
-        close(listener);
-        return fh_fail(err, "connect: a socket for a private fakehypd: %s", strerrordesc_np(-err));
+    if (bind(fh->listener, (const struct sockaddr *)address, sizeof(sa_family_t)) ||
+        getsockname(fh->listener, (struct sockaddr *)address, length) || listen(fh->listener, SOMAXCONN))
+        rc = fh_fail(-errno, "connect: a socket for a private fakehypd: %s", strerror(errno));
+    if (rc == 0)
+        rc = dial(fh, address, *length, "the private fakehypd's socket");
+    if (rc == 0) {
+        rc = start_daemon(fh->listener, fh->timeout_ms);
+        if (rc)
+            close_socket(&fh->control);
     }
-    int sock = dial(address, *length, "the private fakehypd's socket");
-    if (sock >= 0) {
-        int rc = start_daemon(listener, fh_timeout_ms());
-        if (rc) {
-            close(sock);
-            sock = rc;
-        }
-    }
-    close(listener);
-    return sock;
+    close_socket(&fh->listener);
+    return rc;
 }
 
-int fh_dial_private(bool *again)
+int fh_dial_private(struct fakehyp *fh, bool *again)
 {
     struct sockaddr_un address;
     socklen_t length;
@@ -221,21 +227,18 @@ int fh_dial_private(bool *again)
     length = private_length;
     pthread_mutex_unlock(&fh_lock);
     *again = false;
-    if (length) {
-        int sock = dial(&address, length, "the private fakehypd's socket");
-        if (sock >= 0) {
-            *again = true;
-            return sock;
-        }
+    if (length && dial(fh, &address, length, "the private fakehypd's socket") == 0) {
+        *again = true;
+        return 0;
     }
-    int sock = launch(&address, &length);
-    if (sock >= 0) {
+    int rc = launch(fh, &address, &length);
+    if (rc == 0) {
         pthread_mutex_lock(&fh_lock);
         private_address = address;
         private_length = length;
         pthread_mutex_unlock(&fh_lock);
     }
-    return sock;
+    return rc;
 }
 
 void fh_forget_private(void)

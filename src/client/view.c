@@ -258,8 +258,9 @@ static void unmap_silently(struct fakehyp *fh, uintptr_t start, uintptr_t end)
     uintptr_t cut;
     size_t length;
 
-    while (cut_first(fh, start, end, &how, &cut, &length) > 0)
-        ;
+    /* What is cut may be another thread's new view at once. */
+    while (start < end && cut_first(fh, start, end, &how, &cut, &length) > 0)
+        start = cut + length;
 }
 
 /*
@@ -372,7 +373,7 @@ int fakehyp_unmap(struct fakehyp *fh, void *addr, size_t length)
     uintptr_t start = (uintptr_t)addr, end, cut;
     enum cut_how how = CUT_KEEP_OUT;
     size_t cut_length;
-    int rc = fh_usable(fh), got;
+    int rc = fh_usable(fh), got = 0;
 
     if (rc == -EIO)
         return rc;
@@ -380,7 +381,7 @@ int fakehyp_unmap(struct fakehyp *fh, void *addr, size_t length)
         return fh_fail(-EINVAL, "unmap: address and length must be multiples of %u, and the length not 0",
                        FAKEHYP_PAGE_SIZE);
     rc = 0;
-    while ((got = cut_first(fh, start, end, &how, &cut, &cut_length)) > 0) {
+    while (start < end && (got = cut_first(fh, start, end, &how, &cut, &cut_length)) > 0) {
         int told = tell_remove(fh, cut, cut_length);
         if (how == CUT_KEEP_OUT)
             munmap((void *)cut, cut_length);

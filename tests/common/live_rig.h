@@ -128,15 +128,21 @@ int rig_test_teardown(void **state);
         assert_int_equal(must_rc, 0);                                                                                  \
     } while (0)
 
-#define RIG_MAIN(tests)                                                                                                \
-    int main(void)                                                                                                     \
-    {                                                                                                                  \
+/* The end of main(). */
+#define RIG_RUN(tests)                                                                                                 \
+    do {                                                                                                               \
         const char *reason = rig_unsupported();                                                                        \
         if (reason) {                                                                                                  \
             printf("1..0 # SKIP %s\n", reason);                                                                        \
             return 0;                                                                                                  \
         }                                                                                                              \
         return cmocka_run_group_tests(tests, rig_group_setup, rig_group_teardown);                                     \
+    } while (0)
+
+#define RIG_MAIN(tests)                                                                                                \
+    int main(void)                                                                                                     \
+    {                                                                                                                  \
+        RIG_RUN(tests);                                                                                                \
     }
 
 #endif
