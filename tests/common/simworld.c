@@ -209,6 +209,7 @@ void simworld_run_with(const struct simworld_options *options)
         .memory_bytes = options->memory_bytes ? options->memory_bytes : UINT64_C(64) << 20,
         .sched = {.ctx = &w, .point = at_point},
         .log = say,
+        .oracle = options->no_oracle ? MACHINE_ORACLE_OFF : MACHINE_ORACLE_PANIC,
     };
     assert_int_equal(machine_new(&config, &w.machine), 0);
     sim_attach(w.sim, w.machine);

@@ -42,8 +42,9 @@ struct simworld {
 
 struct simworld_options {
     void (*body)(struct simworld *world);
-    bool bare;   /* the machine only: what the body builds in vm, gmem and mm is taken down after it */
-    bool no_vmm; /* nobody runs the vCPU but the body */
+    bool bare;      /* the machine only: what the body builds in vm, gmem and mm is taken down after it */
+    bool no_vmm;    /* nobody runs the vCPU but the body */
+    bool no_oracle; /* EL2's records are damaged on purpose, which an oracle does not forget */
     bool unprotected, unilateral;
     unsigned nr_vcpus;     /* 0: 1 */
     uint64_t memory_bytes; /* 0: 64 MiB */

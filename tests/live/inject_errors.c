@@ -92,6 +92,7 @@ static char *state(struct fakehyp *observer)
     free(text);
     json_object_del(status, "uptime_ns");
     json_object_del(status, "clients");
+    json_object_del(status, "oracle"); /* how many calls it has judged */
     json_object_del(json_object_get(status, "counts"), "clients");
     json_object_del(json_object_get(status, "counts"), "frames_used");
     json_array_foreach(json_object_get(status, "gmems"), i, gmem) json_object_del(gmem, "allocated_pages");

@@ -551,7 +551,7 @@ SIMWORLD(all_of_the_host, .no_vmm = true)
 SIMWORLD(a_file_goes_during_a_drain, .no_vmm = true)
 SIMWORLD(a_vm_goes_during_a_drain, .bare = true)
 SIMWORLD(nobody_returns_too_early, .no_vmm = true)
-SIMWORLD(planted_damage, .unilateral = false)
+SIMWORLD(planted_damage, .no_oracle = true)
 SIMWORLD(the_audit_waits_for_no_one, .no_vmm = true)
 
 int main(void)
