@@ -401,7 +401,7 @@ int fakehyp_vcpu_run_converting(struct fakehyp_vcpu *vcpu, struct fakehyp_gmem *
  * SHUTDOWN event (PSCI SYSTEM_OFF).  Returns when the guest is attached.  The
  * process is a child of this one, reaped by fakehyp_vm_destroy() or
  * fakehyp_disconnect().
- *   -EBUSY   the guest was started already
+ *   -EBUSY   the guest was started already; one that ended before it ran (vcpu_run: -ENOENT) may be started again
  *   -ENOENT  the VM has no vCPU
  *   -EINVAL  an IPA space that wide does not fit into a process
  *   -ECHILD  the process ended before it was attached

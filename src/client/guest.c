@@ -15,6 +15,8 @@
 
 /* How long a guest may take to end by itself after its VM is gone. */
 #define REAP_MS 2000
+/* fakehypd kills a guest that it cannot use; how long its end may take. */
+#define ENDING_MS 200
 
 static int prepare(struct fakehyp_vm *vm, int *sock)
 {
@@ -160,6 +162,9 @@ int fakehyp_guest_start(struct fakehyp_vm *vm, int (*entry)(struct fakehyp_guest
 
     if (rc)
         return rc;
+    /* Whether there may be another is for fakehypd to say. */
+    if (vm->guest_pidfd >= 0 && wait_exit(vm->guest_pidfd, ENDING_MS))
+        fh_guest_reap(vm);
     if (vm->guest_pidfd >= 0)
         return fh_fail(-EBUSY, "guest_start: the guest of this VM was started already (process %d)",
                        (int)vm->guest_pid);
