@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -217,11 +218,32 @@ static void test_no_such_folder(void **state)
     assert_false(exists(rig->socket));
 }
 
+/* Somebody holds the lock and does not let go, as a daemon that was stopped at a bad moment. */
+static void test_lock_that_is_not_let_go(void **state)
+{
+    struct rig *rig = *state;
+    const char *args[] = {"--socket", rig->socket, option, NULL};
+    char lock[112];
+
+    snprintf(lock, sizeof(lock), "%s.lock", path);
+    int fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_int_equal(flock(fd, LOCK_EX), 0);
+    alarm(30); /* a daemon that waits for ever ends with this test */
+    assert_int_equal(rig_wait(rig_spawn(rig, args)), 1);
+    alarm(0);
+    assert_true(rig_logged(rig, "pid.lock: a process has held this lock"));
+    assert_false(exists(path));
+    assert_false(exists(rig->socket));
+    close(fd);
+    unlink(lock);
+}
+
 /* The number is that of the process that stays. */
 static void test_in_the_background(void **state)
 {
     struct rig *rig = *state;
     const char *args[] = {"--socket", rig->socket, "--daemon", "--terminate", option, NULL};
+    char lock[112];
 
     assert_int_equal(rig_wait(rig_spawn(rig, args)), 0);
     int sock = raw_client(rig, NULL);
@@ -229,7 +251,9 @@ static void test_in_the_background(void **state)
     assert_holds((pid_t)json_integer_value(json_object_get(status, "pid")));
     json_decref(status);
     close(sock);
-    for (int i = 0; i < 500 && (exists(path) || exists(rig->socket)); i++)
+    /* The lock of the file goes last. */
+    snprintf(lock, sizeof(lock), "%s.lock", path);
+    for (int i = 0; i < 500 && (exists(rig->socket) || exists(path) || exists(lock)); i++)
         usleep(10000);
     assert_false(exists(path));
 }
@@ -245,6 +269,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_one_daemon_a_file, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_of_somebody_else_by_then, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_no_such_folder, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_lock_that_is_not_let_go, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_in_the_background, set_up, tear_down),
     };
 
