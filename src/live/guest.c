@@ -242,7 +242,11 @@ static ssize_t read_for_a_tick(int fd, void *buf, size_t bytes)
 static ssize_t read_events(int uffd, struct uffd_msg *msgs, size_t bytes)
 {
     ssize_t n = kernel_uffd_read(uffd, msgs, bytes);
-    return n < 0 && errno == EOPNOTSUPP ? read_for_a_tick(uffd, msgs, bytes) : n;
+    if (n >= 0 || errno != EOPNOTSUPP)
+        return n;
+    n = read_for_a_tick(uffd, msgs, bytes);
+    /* A signal also ends a read that would not wait, where it comes while the kernel finds that the event has gone. */
+    return n < 0 && errno == EINTR ? read_for_a_tick(uffd, msgs, bytes) : n;
 }
 
 void live_guest_readable(struct live_guest *guest)
