@@ -172,6 +172,8 @@ static int start(struct daemon *daemon)
 
     if (rc)
         return rc;
+    /* libuv from 1.45 on may leave epoll_ctl() to an io_uring, whose work no filter of system calls sees. */
+    setenv("UV_USE_IO_URING", "0", 1);
     rc = loop_init(&daemon->loop);
     if (rc) {
         log_error("event loop: %s%s", uv_strerror(rc), log_remedy(rc));
