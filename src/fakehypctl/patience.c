@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -26,11 +27,18 @@ static pid_t listener_of(const char *path)
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     struct ucred cred = {.pid = 0};
     socklen_t size = sizeof(cred);
+    size_t len = strlen(path);
     int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-    if (strlen(path) < sizeof(address.sun_path)) {
-        memcpy(address.sun_path, path, strlen(path));
-        if (sock >= 0 && connect(sock, (struct sockaddr *)&address, sizeof(address)) == 0)
+    if (len < sizeof(address.sun_path)) {
+        memcpy(address.sun_path, path, len);
+        /* An abstract name has a NUL in front and none behind. */
+        if (path[0] == '@')
+            address.sun_path[0] = '\0';
+        else
+            len++;
+        if (sock >= 0 &&
+            connect(sock, (struct sockaddr *)&address, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len)) == 0)
             getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &size);
     }
     if (sock >= 0)
