@@ -249,8 +249,13 @@ static int run_daemon(struct daemon *daemon)
 {
     int background = -1;
 
-    if (daemon->options.daemonise && (background = background_enter()) < 0)
-        return EXIT_FAILURE;
+    if (daemon->options.daemonise) {
+        /* The parent's end tells who waits; the socket may be that of the service whose private daemon this is. */
+        unsetenv("NOTIFY_SOCKET");
+        background = background_enter();
+        if (background < 0)
+            return EXIT_FAILURE;
+    }
     /* Its descriptors are the guests' memory: not for other processes of this user, by /proc or ptrace. */
     prctl(PR_SET_DUMPABLE, 0);
     signal(SIGPIPE, SIG_IGN);

@@ -303,6 +303,14 @@ static void test_notify_socket(void **state)
     assert_int_equal(rig_stop(rig), 0);
     assert_int_equal(recv(sock, words, sizeof(words) - 1, 0), 10);
     assert_memory_equal(words, "STOPPING=1", 10);
+    /* In the background it may be a program's private one, and the socket for what that program tells. */
+    const char *args[] = {"--socket", rig->socket, "--daemon", "--terminate", NULL};
+    assert_int_equal(rig_wait(rig_spawn(rig, args)), 0);
+    close(raw_client(rig, NULL));
+    for (int i = 0; i < 500 && exists(rig->socket); i++)
+        usleep(10000);
+    assert_false(exists(rig->socket));
+    assert_int_equal(recv(sock, words, sizeof(words) - 1, MSG_DONTWAIT), -1);
     unsetenv("NOTIFY_SOCKET");
     close(sock);
     unlink(path);
