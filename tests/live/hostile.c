@@ -302,7 +302,7 @@ static void not_a_userfaultfd(void **state)
         uint64_t begin = rig_now_ns();
         file_open(&f, state, 4 * PAGE);
         file_close(&f);
-        assert_true(rig_now_ns() - begin < UINT64_C(1000000000));
+        assert_true(rig_now_ns() - begin < UINT64_C(10000000000));
         close(fds[i]);
     }
     close(socks[1]);

@@ -13,6 +13,7 @@
 
 #define NR_VMS 4
 #define NR_SLOTS 64
+#define HANG_NS UINT64_C(10000000000)
 
 /* A thread that runs one vCPU until its puppet waits for the next command. */
 struct runner {
@@ -209,7 +210,7 @@ static void destroyed_under_way(void **state)
     pthread_join(r.thread, NULL);
     assert_int_equal(atomic_load(&r.end), PUPPET_ENDED);
     assert_int_equal(v.puppet[0].run->system_event.type, FAKEHYP_SYSTEM_EVENT_CRASH);
-    assert_true(rig_now_ns() - begin < UINT64_C(2000000000));
+    assert_true(rig_now_ns() - begin < HANG_NS);
     pvm_destroy(&v);
 }
 
@@ -293,7 +294,7 @@ static void stopped_guest_destroyed(void **state)
     rig_stop_child(fakehyp_guest_pid(v.vm));
     uint64_t begin = rig_now_ns();
     pvm_destroy(&v);
-    assert_true(rig_now_ns() - begin < UINT64_C(2500000000));
+    assert_true(rig_now_ns() - begin < HANG_NS);
 }
 
 /* ---- more threads than vCPUs --------------------------------------------------------------------------------------
