@@ -13,6 +13,7 @@
     X(MEMCACHE_LATE, "donate_guest finds out that tables are missing when the host's side is done")                    \
     X(WRONG_GFN, "guest_unshare_host annotates the host's entry with the next gfn")                                    \
     X(BLOCK_UNCHECKED, "unshare_guest of one page takes a block for it")                                               \
+    X(BLOCK_LEFT, "unshare_guest of a block leaves the guest a page of it")                                            \
     X(COUNT_KEPT, "unshare_guest of a page with several leaves does not count down")                                   \
     X(PINS_UNCHECKED, "unshare_hyp does not look at the pins")                                                         \
     X(NOT_ZEROED, "force_reclaim hands the guest's bytes to the host")                                                 \
@@ -21,7 +22,10 @@
     X(SHARED_ZEROED, "reclaim_dying zeroes a page that the guest had shared")                                          \
     X(DYING_UNCHECKED, "vcpu_load enters a VM that is dying")                                                          \
     X(NOT_FLUSHED, "an entry is removed without a TLBI")                                                               \
-    X(NOT_BROKEN, "a live entry is replaced by another without break-before-make")
+    X(NOT_BROKEN, "a live entry is replaced by another without break-before-make")                                     \
+    X(FLUSHED_EARLY, "relax_perms flushes before the entry has changed")                                               \
+    X(ROLLBACK_SHORT, "a refill that fails leaves the host's list changed")                                            \
+    X(STRAY_WRITE, "an exit to the host touches its memcache")
 
 enum hyp_mutant {
     HYP_MUTANT_NONE,

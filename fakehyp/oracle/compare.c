@@ -211,15 +211,16 @@ static void compare_leaf(struct oracle *o, const struct guest_change *g, uint64_
 static void compare_guest(struct oracle *o)
 {
     const struct guest_change *g = &o->expect.guest;
-    uint64_t step = g->what == LEAVES_BITS ? 1 : g->nr;
+    /* One leaf is mapped; what is unmapped or changed is looked at page by page, whatever leaves there are now. */
+    uint64_t step = g->what == LEAVES_MAP ? g->nr : 1;
     struct leaf now;
 
     for (uint64_t i = 0; g->what != LEAVES_SAME && i < g->nr; i += step)
         compare_leaf(o, g, g->gfn + i, step);
     if (g->what == LEAVES_BITS && g->flush) {
         o_walk(o, &g->vm->tree, NOW, g->gfn * HYP_PAGE_SIZE, &now);
-        if (!o_flushed(o, g->vm->tree.vmid, now.base, o_granule(now.level), false))
-            o_diverge_leaf(o, "permissions changed without a TLBI", g->vm, &now, &now, &now);
+        if (!o_flushed_with(o, g->vm->tree.vmid, now.base, o_granule(now.level), now.pte))
+            o_diverge_leaf(o, "permissions changed without a TLBI after it", g->vm, &now, &now, &now);
     }
 }
 
@@ -245,6 +246,45 @@ static void compare_host_memory(struct oracle *o)
         same(o, what, "HPFAR", e->exit.hpfar, host->hpfar);
         for (unsigned i = 0; i < 4; i++)
             same(o, what, "x", e->exit.x[i], host->x[i]);
+    }
+}
+
+/*
+ * Of a page of the host that EL2 looked at nothing changed but what is judged
+ * above; so the links of a list that was refused are what they were, too.
+ */
+static void compare_host_page(struct oracle *o, const struct look *look)
+{
+    const struct expectation *e = &o->expect;
+    const uint64_t *now = o_page_now(o, look->page);
+    struct kvm_host_vcpu host, host_now;
+    uint64_t words[10];
+
+    _Static_assert(sizeof(host) == sizeof(words) && sizeof(words) == sizeof(look->words), "a look shows all of it");
+    memcpy(&host, look->words, sizeof(host));
+    memcpy(&host_now, now, sizeof(host_now));
+    if (look->page == e->refilled)
+        host.pkvm_memcache = host_now.pkvm_memcache;
+    if (look->page == e->exit_to) {
+        host.esr = host_now.esr;
+        host.far = host_now.far;
+        host.hpfar = host_now.hpfar;
+        memcpy(host.x, host_now.x, sizeof(host.x));
+    }
+    memcpy(words, &host, sizeof(words));
+    for (unsigned i = 0; i < 10; i++)
+        same(o, "EL2 wrote to a page of the host", "word", words[i], now[i]);
+}
+
+/* Not after a VM's end: what its pages hold when they come back is judged with the lists. */
+static void compare_host_pages(struct oracle *o)
+{
+    for (unsigned i = 0; i < o->nr_looks && !o->expect.ended; i++) {
+        const struct look *look = &o->looks[o->look_at[i]];
+        uint64_t pfn = look->page / HYP_PAGE_SIZE;
+
+        if (o_tracked(o, pfn) && o_frame_of(o, pfn).el2 != EL2_OWNS)
+            compare_host_page(o, look);
     }
 }
 
@@ -449,6 +489,7 @@ void o_compare_after(struct oracle *o)
                       o->call.cpu < o->nr_cpus && o->cpus[o->call.cpu].vm == vm ? o_vcpu_on(o, o->call.cpu) : NULL,
                       tables);
     compare_host_memory(o);
+    compare_host_pages(o);
     o_judge_order(o);
 }
 

@@ -35,7 +35,7 @@ static void note_look(struct oracle *o, uint64_t page, const void *virt)
             o->too_much = true;
             return;
         }
-        o->nr_looks++;
+        o->look_at[o->nr_looks++] = (uint32_t)(i % MAX_LOOKS);
         look->epoch = o->epoch;
         look->page = page;
         memcpy(look->words, virt, sizeof(look->words));
@@ -194,6 +194,12 @@ static void choose_watch(struct oracle *o)
     switch (call->n) {
     case HVC_host_donate_guest:
         watch(o, call->in[1], vm, call->in[2]);
+        break;
+    case HVC_relax_perms_guest:
+        watch_leaf(o, vm, call->in[1]);
+        break;
+    case HVC_host_unshare_guest:
+        watch_leaf(o, o_vm_of(o, call->in[1]), call->in[2]);
         break;
     case HVC_force_reclaim_guest_page:
         frame = o_frame_of(o, call->in[1] / HYP_PAGE_SIZE);

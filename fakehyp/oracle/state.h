@@ -190,6 +190,7 @@ struct oracle {
     struct call call;
     struct expectation expect;
     struct look looks[MAX_LOOKS];
+    uint32_t look_at[MAX_LOOKS / 2]; /* where those of this call are */
     unsigned nr_looks;
     struct event events[MAX_EVENTS];
     unsigned nr_events;
@@ -328,6 +329,8 @@ void o_adopt_tree(struct oracle *o, struct tree *tree, uint32_t handle);
 void o_compare_tables(struct oracle *o);
 void o_judge_host_leaf(struct oracle *o, uint64_t pfn);
 bool o_flushed(const struct oracle *o, uint16_t vmid, uint64_t ipa, uint64_t size, bool broken);
+/* A flush while the guest's entry that is watched was this one. */
+bool o_flushed_with(const struct oracle *o, uint16_t vmid, uint64_t ipa, uint64_t size, uint64_t pte);
 void o_judge_order(struct oracle *o);
 void o_check_invariants(struct oracle *o);
 

@@ -28,6 +28,14 @@ bool o_flushed(const struct oracle *o, uint16_t vmid, uint64_t ipa, uint64_t siz
     return false;
 }
 
+bool o_flushed_with(const struct oracle *o, uint16_t vmid, uint64_t ipa, uint64_t size, uint64_t pte)
+{
+    for (unsigned i = 0; i < o->nr_events; i++)
+        if (covers(&o->events[i], vmid, ipa, size) && o->events[i].guest == pte)
+            return true;
+    return false;
+}
+
 static bool flushed_within(const struct oracle *o, uint16_t vmid, uint64_t ipa, uint64_t size)
 {
     for (unsigned i = 0; i < o->nr_events; i++) {

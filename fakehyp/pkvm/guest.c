@@ -22,6 +22,8 @@ static enum hyp_next exit_to_host(const struct hyp *hyp, struct hyp_vcpu *vcpu, 
     host->hpfar = vcpu->hpfar;
     for (unsigned i = 0; i < 4; i++)
         host->x[i] = x[i];
+    if (HYP_MUTANT(STRAY_WRITE))
+        host->pkvm_memcache.nr_pages++;
     host_regs[0] = 0;
     host_regs[1] = ARM_EXCEPTION_TRAP;
     return HYP_NEXT_HOST;

@@ -16,9 +16,12 @@ int pkvm_relax_perms(struct hyp_vm *vm, uint64_t gfn, uint64_t prot)
     s2_walk_leaf(&vm->pgt, hyp_pfn_to_phys(gfn), &walk);
     if (!s2_pte_valid(walk.pte))
         return -HYP_EAGAIN;
-    s2_change_bits(&walk, (s2_perm_bits(prot) & ~S2_PTE_XN_MASK) | S2_PTE_AF, prot & HYP_PROT_X ? S2_PTE_XN_MASK : 0);
     granule = s2_granule(walk.level);
-    hyp_tlbi(vm->pgt.mm, vm->pgt.vmid, walk.ipa & ~(granule - 1), granule >> HYP_PAGE_SHIFT);
+    if (HYP_MUTANT(FLUSHED_EARLY))
+        hyp_tlbi(vm->pgt.mm, vm->pgt.vmid, walk.ipa & ~(granule - 1), granule >> HYP_PAGE_SHIFT);
+    s2_change_bits(&walk, (s2_perm_bits(prot) & ~S2_PTE_XN_MASK) | S2_PTE_AF, prot & HYP_PROT_X ? S2_PTE_XN_MASK : 0);
+    if (!HYP_MUTANT(FLUSHED_EARLY))
+        hyp_tlbi(vm->pgt.mm, vm->pgt.vmid, walk.ipa & ~(granule - 1), granule >> HYP_PAGE_SHIFT);
     return 0;
 }
 

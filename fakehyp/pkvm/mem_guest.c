@@ -141,6 +141,9 @@ int pkvm_host_unshare_guest(struct hyp *hyp, struct hyp_vm *vm, uint64_t gfn, ui
         if (hyp_page(hyp, pfn + i)->host_share_guest_count == 0)
             return -HYP_EINVAL;
     s2_unmap(&vm->pgt, hyp_pfn_to_phys(gfn), hyp_pfn_to_phys(nr));
+    if (HYP_MUTANT(BLOCK_LEFT) && nr > 1)
+        s2_map(&vm->pgt, hyp_pfn_to_phys(gfn + 1), HYP_PAGE_SIZE, hyp_pfn_to_phys(pfn + 1),
+               s2_guest_attr(HYP_PROT_R, PKVM_PAGE_SHARED_BORROWED), true, NULL);
     vm->nr_mapped -= nr;
     for (uint64_t i = 0; i < nr; i++) {
         if (HYP_MUTANT(COUNT_KEPT) && hyp_page(hyp, pfn + i)->host_share_guest_count > 1)

@@ -36,6 +36,8 @@ int hyp_refill_memcache(struct hyp *hyp, struct hyp_vcpu *vcpu)
         host->pkvm_memcache = from;
         return 0;
     }
+    if (HYP_MUTANT(ROLLBACK_SHORT))
+        host->pkvm_memcache.nr_pages -= moved;
     /* Back in reverse order with the links as they were: the host's list is what it was before. */
     while (moved--) {
         uint64_t phys = hyp_memcache_pop(&hyp->mm, &vcpu->memcache);

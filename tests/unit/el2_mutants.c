@@ -58,6 +58,11 @@ static void play_protected(struct run *run)
     call(run, HVC_vcpu_load, vm.handle, 0, 0, 0);
     /* Two things are wrong at once: which one is told is the order of checks. */
     call(run, HVC_host_donate_guest, shared, UINT64_C(1) << 40, 0, 0);
+    /* A list that ends too early: all of it goes back. */
+    el2_topup(el2, &vm, 0, 2);
+    el2_host_vcpu(el2, &vm, 0)->pkvm_memcache.nr_pages = 5;
+    call(run, HVC_host_donate_guest, pfn, GFN, 0, 0);
+    el2_host_vcpu(el2, &vm, 0)->pkvm_memcache = (struct hyp_memcache){0};
     /* There is no page for tables yet. */
     call(run, HVC_host_donate_guest, pfn, GFN, 0, 0);
     el2_topup(el2, &vm, 0, 6);
@@ -98,6 +103,9 @@ static void play_np(struct run *run)
     call(run, HVC_relax_perms_guest, GFN, HYP_PROT_R | HYP_PROT_W, 0, 0);
     call(run, HVC_wrprotect_guest, vm.handle, GFN, 512, 0);
     call(run, HVC_test_clear_young_guest, vm.handle, GFN, 1, 1);
+    /* A table comes to be free. */
+    call(run, HVC_host_share_guest, pfn, GFN + 1024, 1, HYP_PROT_RWX);
+    call(run, HVC_host_unshare_guest, vm.handle, GFN + 1024, 1, 0);
     call(run, HVC_vcpu_put, 0, 0, 0, 0);
     call(run, HVC_host_unshare_guest, vm.handle, GFN + 512, 1, 0);
     call(run, HVC_host_unshare_guest, vm.handle, GFN + 512, 512, 0);
