@@ -175,6 +175,25 @@ static void compare_pages(struct oracle *o, struct vm *vm, struct vcpu *vcpu, ui
          vm->tree.nr_tables + info.pool.nr_pages + vm->nr_cached);
 }
 
+/* The same of each VM, at rest. */
+static void compare_every_account(struct oracle *o)
+{
+    for (unsigned i = 0; i < HYP_MAX_VMS; i++) {
+        struct vm *vm = &o->vms[i];
+        struct hyp_vcpu_info info;
+
+        if (!vm->exists)
+            continue;
+        for (uint32_t v = 0; v < vm->nr_vcpus; v++) {
+            if (!vm->vcpus[v].exists)
+                continue;
+            hyp_vcpu_info(o->hyp, vm->handle, v, &info);
+            same(o, "a vcpu's memcache is not as specified", "pages", vm->vcpus[v].nr_cached, info.memcache.nr_pages);
+        }
+        compare_pages(o, vm, NULL, vm->tree.nr_tables);
+    }
+}
+
 /* ---- guest leaves ---- */
 
 static void compare_leaf(struct oracle *o, const struct guest_change *g, uint64_t gfn, uint64_t nr)
@@ -439,6 +458,8 @@ void o_compare_before(struct oracle *o)
         o->everything = false;
         compare_every_frame(o, what);
         compare_every_vm(o);
+        if (!o->diverged)
+            compare_every_account(o);
     } else {
         o->watch_vm = NULL;
         each_named_frame(o, what);
@@ -498,6 +519,7 @@ void o_compare_all(struct oracle *o)
     compare_every_vm(o);
     if (o->diverged)
         return;
+    compare_every_account(o);
     o_compare_all_frames(o);
     o->everything = true;
     o_compare_tables(o);

@@ -253,6 +253,7 @@ static void end(struct oracle *o)
     }
     if (o->too_much) {
         o->stats.unjudged++;
+        o_say_unjudged(o);
         oracle_resync(o);
         return;
     }

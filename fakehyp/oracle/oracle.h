@@ -43,7 +43,9 @@
  *
  * A divergence is reported as lines of text: the call, what was specified and
  * what came instead, and both states as ranges.  The oracle then goes on from
- * the state that EL2 is in, so that one fault is one report.
+ * the state that EL2 is in, so that one fault is one report.  A call that
+ * touches more than there is room to follow (a memcache of some 32,000 pages)
+ * is not judged; it is counted, and one line says so.
  */
 #ifndef FAKEHYP_ORACLE_ORACLE_H
 #define FAKEHYP_ORACLE_ORACLE_H

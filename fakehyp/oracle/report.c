@@ -170,6 +170,35 @@ static void put_trap(struct text *text, const struct hyp_trap *trap)
     put(text, ")");
 }
 
+static void put_call(struct text *text, const struct call *call)
+{
+    put(text, "oracle: ");
+    switch (call->kind) {
+    case CALL_HVC:
+        put_hvc(text, call);
+        break;
+    case CALL_TRAP:
+        put_trap(text, &call->trap);
+        break;
+    case CALL_ABORT:
+        put_named(text, call->is_write ? "host abort (write to " : "host abort (read of ", call->in[0]);
+        put(text, ")");
+        break;
+    case CALL_INNER:
+        put(text, inner_names[call->n].name);
+        put(text, "(");
+        put_arg(text, true, inner_names[call->n].args[0], call->in[1]);
+        put_arg(text, false, inner_names[call->n].args[1], call->in[2]);
+        put(text, ")");
+        return;
+    case CALL_NONE:
+        put(text, "audit");
+        return;
+    }
+    put(text, " on CPU ");
+    put_decimal(text, call->cpu);
+}
+
 /* The first line of a report; the others are indented below it. */
 static void begin_report(struct oracle *o)
 {
@@ -179,33 +208,16 @@ static void begin_report(struct oracle *o)
         return;
     o->diverged = true;
     o->stats.divergences++;
-    put(&text, "oracle: ");
-    switch (o->call.kind) {
-    case CALL_HVC:
-        put_hvc(&text, &o->call);
-        break;
-    case CALL_TRAP:
-        put_trap(&text, &o->call.trap);
-        break;
-    case CALL_ABORT:
-        put_named(&text, o->call.is_write ? "host abort (write to " : "host abort (read of ", o->call.in[0]);
-        put(&text, ")");
-        break;
-    case CALL_INNER:
-        put(&text, inner_names[o->call.n].name);
-        put(&text, "(");
-        put_arg(&text, true, inner_names[o->call.n].args[0], o->call.in[1]);
-        put_arg(&text, false, inner_names[o->call.n].args[1], o->call.in[2]);
-        put(&text, ")");
-        emit(o, &text);
-        return;
-    case CALL_NONE:
-        put(&text, "audit");
-        emit(o, &text);
-        return;
-    }
-    put(&text, " on CPU ");
-    put_decimal(&text, o->call.cpu);
+    put_call(&text, &o->call);
+    emit(o, &text);
+}
+
+void o_say_unjudged(struct oracle *o)
+{
+    struct text text = {.length = 0};
+
+    put_call(&text, &o->call);
+    put(&text, " touched more than the oracle follows in one call: not judged, and EL2's state is taken over");
     emit(o, &text);
 }
 

@@ -343,5 +343,6 @@ void o_diverge_frame(struct oracle *o, const char *what, uint64_t pfn, const str
 void o_diverge_leaf(struct oracle *o, const char *what, const struct vm *vm, const struct leaf *before,
                     const struct leaf *expected, const struct leaf *got);
 void o_end_report(struct oracle *o);
+void o_say_unjudged(struct oracle *o);
 
 #endif

@@ -2,6 +2,7 @@
 /* The host's memcache is hostile input: whatever is wrong with it, ENOMEM, and not one page or link has changed. */
 #include "tests/unit/el2_harness.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -202,13 +203,88 @@ static void test_returned(void **state)
     assert_int_equal(el2_vm_destroy(f->el2, &f->vm), 1 + 1 + hyp_s2_pgd_pages(EL2_IPA_BITS) + NR);
 }
 
+struct heard {
+    unsigned nr_lines;
+    char first[256];
+};
+
+static void hear(void *ctx, const char *line)
+{
+    struct heard *heard = ctx;
+
+    if (heard->nr_lines++ == 0)
+        snprintf(heard->first, sizeof(heard->first), "%s", line);
+}
+
+/* EL2's own list is shorter than what it was given and did not use: nobody's call, so the audit sees it. */
+static void test_lost_page(void **state)
+{
+    struct fixture *f = *state;
+    struct heard heard = {0};
+    struct hyp_memcache *mc = &hyp_vm_find(f->el2->hyp, f->vm.handle)->vcpus[0]->memcache;
+
+    assert_int_equal(EL2_CALL(f->el2, host_donate_guest, f->target, GFN), 0);
+    assert_int_equal(oracle_audit(f->el2->oracle), 0);
+    f->el2->on_divergence = hear;
+    f->el2->divergence_ctx = &heard;
+    mc->nr_pages--;
+    assert_int_equal(oracle_audit(f->el2->oracle), 1);
+    assert_string_equal(heard.first, "oracle: audit");
+    mc->nr_pages++;
+}
+
+#define NR_TOO_MANY UINT64_C(33000)
+
+/* More pages than the oracle follows in one call: it says so, and judges what comes after. */
+static void test_more_than_oracle_follows(void **state)
+{
+    const struct el2_options options = {.nr_frames = NR_TOO_MANY + 2000, .one_region = true, .relaxed = true};
+    struct el2 *el2 = el2_new(&options);
+    struct heard heard = {0};
+    struct oracle_stats stats;
+    struct el2_vm vm;
+    uint64_t pfn = el2_frames(el2, 2, 1);
+    uint64_t regs[8] = {HVC_HOST_BASE + HVC_host_donate_guest, pfn, GFN};
+
+    (void)state;
+    el2->check = false;
+    el2_vm_new(el2, &vm, true, HYP_UNSHARE_CONSENT, 1);
+    EL2_CALL(el2, vcpu_load, vm.handle, 0);
+    el2_topup(el2, &vm, 0, NR_TOO_MANY);
+    el2->on_divergence = hear;
+    el2->divergence_ctx = &heard;
+    assert_int_equal(oracle_host_hvc(el2->oracle, 0, regs), HYP_NEXT_HOST);
+    assert_int_equal(regs[1], 0);
+    assert_int_equal(heard.nr_lines, 1);
+    assert_non_null(strstr(heard.first, "not judged"));
+    memcpy(regs, (uint64_t[]){HVC_HOST_BASE + HVC_host_donate_guest, pfn + 1, GFN + 1}, 3 * sizeof(regs[0]));
+    oracle_host_hvc(el2->oracle, 0, regs);
+    assert_int_equal(regs[1], 0);
+    oracle_stats(el2->oracle, &stats);
+    assert_int_equal(stats.unjudged, 1);
+    assert_int_equal(stats.divergences, 0);
+    assert_int_equal(oracle_audit(el2->oracle), 0);
+    el2_check(el2);
+    el2_free(el2);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_good_list),      TEST(test_too_few),        TEST(test_empty),          TEST(test_null_head),
-        TEST(test_count_too_high), TEST(test_unaligned_head), TEST(test_unaligned_link), TEST(test_cycle),
-        TEST(test_wrong_pages),    TEST(test_target_in_list), TEST(test_returned),
+        TEST(test_good_list),
+        TEST(test_too_few),
+        TEST(test_empty),
+        TEST(test_null_head),
+        TEST(test_count_too_high),
+        TEST(test_unaligned_head),
+        TEST(test_unaligned_link),
+        TEST(test_cycle),
+        TEST(test_wrong_pages),
+        TEST(test_target_in_list),
+        TEST(test_returned),
+        TEST(test_lost_page),
+        cmocka_unit_test(test_more_than_oracle_follows),
     };
 
     return cmocka_run_group_tests_name("el2_memcache", tests, NULL, NULL);
