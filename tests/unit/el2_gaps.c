@@ -24,7 +24,6 @@ struct fixture {
     struct el2 *el2;
     struct hyp *hyp;
     struct el2_vm pvm, other, np;
-    struct hyp_vm *hyp_pvm;
     uint64_t pfn; /* a free frame */
 };
 
@@ -33,7 +32,6 @@ static int set_up(void **state)
     static struct fixture f;
 
     f = (struct fixture){.el2 = el2_new(&(struct el2_options){.text_nr = NR_TEXT})};
-    f.el2->inner_calls = true;
     f.hyp = f.el2->hyp;
     el2_vm_new(f.el2, &f.pvm, true, HYP_UNSHARE_UNILATERAL, 1);
     el2_vm_new(f.el2, &f.other, true, HYP_UNSHARE_UNILATERAL, 1);
@@ -41,7 +39,6 @@ static int set_up(void **state)
     el2_topup(f.el2, &f.pvm, 0, 6);
     el2_topup(f.el2, &f.other, 0, 6);
     el2_topup(f.el2, &f.np, 0, 6);
-    f.hyp_pvm = hyp_vm_find(f.hyp, f.pvm.handle);
     f.pfn = el2_frames(f.el2, 1, 1);
     *state = &f;
     return 0;
@@ -93,12 +90,12 @@ static void test_mmio_and_nomap(void **state)
         uint64_t pfn = ranges[i].pfn, nr = ranges[i].nr;
         int ret = ranges[i].ret;
 
-        assert_int_equal(pkvm_host_donate_hyp(f->hyp, pfn, nr), ret);
-        assert_int_equal(pkvm_host_share_ffa(f->hyp, pfn, nr), ret);
-        assert_int_equal(pkvm_host_unshare_ffa(f->hyp, pfn, nr), ret);
-        assert_int_equal(pkvm_pin_shared_mem(f->hyp, pfn, nr), ret);
+        assert_int_equal(el2_inner(f->el2, ORACLE_DONATE_HYP, pfn, nr), ret);
+        assert_int_equal(el2_inner(f->el2, ORACLE_SHARE_FFA, pfn, nr), ret);
+        assert_int_equal(el2_inner(f->el2, ORACLE_UNSHARE_FFA, pfn, nr), ret);
+        assert_int_equal(el2_inner(f->el2, ORACLE_PIN, pfn, nr), ret);
         /* EL2's own state comes first there. */
-        assert_int_equal(pkvm_hyp_donate_host(f->hyp, pfn, nr), -HYP_EPERM);
+        assert_int_equal(el2_inner(f->el2, ORACLE_HYP_DONATE_HOST, pfn, nr), -HYP_EPERM);
         if (nr > 1)
             continue;
         assert_int_equal(EL2_CALL(f->el2, host_share_hyp, pfn), ret);
@@ -135,11 +132,12 @@ static void test_force_reclaim_results(void **state)
     assert_int_equal(force_reclaim(f, f->pvm.pgd >> 12), -HYP_EPERM);
     /* Lent by the guest: no owner is recorded, and the host has access anyway. */
     assert_int_equal(donate(f, &f->pvm, shared, GFN + 1), 0);
-    assert_int_equal(pkvm_guest_share_host(f->hyp, f->hyp_pvm, GFN + 1), 0);
+    assert_int_equal(el2_inner(f->el2, ORACLE_GUEST_SHARE, f->pvm.handle, GFN + 1), 0);
     assert_int_equal(force_reclaim(f, shared), -HYP_EAGAIN);
     /* A handle that is gone.  finalize_teardown does not let it come to that. */
     assert_int_equal(donate(f, &f->pvm, f->pfn, GFN), 0);
     f->el2->check = false;
+    f->el2->inner_calls = true;
     slot->vm = NULL;
     assert_int_equal(force_reclaim(f, f->pfn), -HYP_EAGAIN);
     *slot = saved;
@@ -190,7 +188,7 @@ static void assert_unchanged(const struct fixture *f, struct snapshot *s)
     free(s->records);
 }
 
-typedef int range_fn(struct hyp *hyp, uint64_t pfn, uint64_t nr);
+typedef int range_fn(struct el2 *el2, uint64_t pfn, uint64_t nr);
 
 /* Page k is bad, whichever k: not one byte changes. */
 static void assert_all_or_nothing(struct fixture *f, range_fn *call, uint64_t pfn, range_fn *spoil, range_fn *mend)
@@ -198,38 +196,49 @@ static void assert_all_or_nothing(struct fixture *f, range_fn *call, uint64_t pf
     for (unsigned k = 0; k < NR; k++) {
         struct snapshot before;
 
-        assert_int_equal(spoil(f->hyp, pfn + k, 1), 0);
+        assert_int_equal(spoil(f->el2, pfn + k, 1), 0);
         take(f, &before);
-        assert_int_equal(call(f->hyp, pfn, NR), -HYP_EPERM);
+        assert_int_equal(call(f->el2, pfn, NR), -HYP_EPERM);
         assert_unchanged(f, &before);
-        assert_int_equal(mend(f->hyp, pfn + k, 1), 0);
+        assert_int_equal(mend(f->el2, pfn + k, 1), 0);
     }
-    assert_int_equal(call(f->hyp, pfn, NR), 0);
+    assert_int_equal(call(f->el2, pfn, NR), 0);
     el2_check(f->el2);
 }
 
-static int share_hyp(struct hyp *hyp, uint64_t pfn, uint64_t nr)
+static int share_hyp(struct el2 *el2, uint64_t pfn, uint64_t nr)
 {
-    return pkvm_host_share_hyp(hyp, pfn + nr - 1);
+    return (int)EL2_CALL(el2, host_share_hyp, pfn + nr - 1);
 }
 
-static int unshare_hyp(struct hyp *hyp, uint64_t pfn, uint64_t nr)
+static int unshare_hyp(struct el2 *el2, uint64_t pfn, uint64_t nr)
 {
-    return pkvm_host_unshare_hyp(hyp, pfn + nr - 1);
+    return (int)EL2_CALL(el2, host_unshare_hyp, pfn + nr - 1);
 }
+
+#define RANGE_FN(name, inner)                                                                                          \
+    static int name(struct el2 *el2, uint64_t pfn, uint64_t nr)                                                        \
+    {                                                                                                                  \
+        return el2_inner(el2, inner, pfn, nr);                                                                         \
+    }
+RANGE_FN(donate_hyp, ORACLE_DONATE_HYP)
+RANGE_FN(donate_host, ORACLE_HYP_DONATE_HOST)
+RANGE_FN(share_ffa, ORACLE_SHARE_FFA)
+RANGE_FN(unshare_ffa, ORACLE_UNSHARE_FFA)
+RANGE_FN(pin, ORACLE_PIN)
 
 static void test_one_bad_page(void **state)
 {
     struct fixture *f = *state;
     uint64_t pfn = el2_frames(f->el2, NR, 1), shared = el2_frames(f->el2, NR, 1);
 
-    assert_all_or_nothing(f, pkvm_host_donate_hyp, pfn, share_hyp, unshare_hyp);
-    assert_all_or_nothing(f, pkvm_hyp_donate_host, pfn, pkvm_hyp_donate_host, pkvm_host_donate_hyp);
-    assert_all_or_nothing(f, pkvm_host_share_ffa, pfn, share_hyp, unshare_hyp);
-    assert_all_or_nothing(f, pkvm_host_unshare_ffa, pfn, pkvm_host_unshare_ffa, pkvm_host_share_ffa);
+    assert_all_or_nothing(f, donate_hyp, pfn, share_hyp, unshare_hyp);
+    assert_all_or_nothing(f, donate_host, pfn, donate_host, donate_hyp);
+    assert_all_or_nothing(f, share_ffa, pfn, share_hyp, unshare_hyp);
+    assert_all_or_nothing(f, unshare_ffa, pfn, unshare_ffa, share_ffa);
     for (unsigned i = 0; i < NR; i++)
-        assert_int_equal(pkvm_host_share_hyp(f->hyp, shared + i), 0);
-    assert_all_or_nothing(f, pkvm_pin_shared_mem, shared, unshare_hyp, share_hyp);
+        assert_int_equal(EL2_CALL(f->el2, host_share_hyp, shared + i), 0);
+    assert_all_or_nothing(f, pin, shared, unshare_hyp, share_hyp);
     for (unsigned i = 0; i < NR; i++)
         el2_assert_page(f->el2, shared + i, SHR, BOR, 0, 1);
 }
@@ -239,18 +248,19 @@ static void test_bounds_of_ranges(void **state)
     struct fixture *f = *state;
     uint64_t pfn = el2_frames(f->el2, NR, 1);
 
-    assert_int_equal(pkvm_host_donate_hyp(f->hyp, pfn, 0), -HYP_EINVAL);
-    assert_int_equal(pkvm_host_donate_hyp(f->hyp, UINT64_C(1) << 24, 1), -HYP_EINVAL);
-    assert_int_equal(pkvm_host_donate_hyp(f->hyp, pfn, UINT64_MAX), -HYP_EINVAL);
-    assert_int_equal(pkvm_hyp_donate_host(f->hyp, UINT64_C(1) << 24, 1), -HYP_EINVAL);
-    assert_int_equal(pkvm_host_share_ffa(f->hyp, UINT64_MAX, 1), -HYP_EINVAL);
-    assert_int_equal(pkvm_host_unshare_ffa(f->hyp, UINT64_MAX, 1), -HYP_EINVAL);
+    assert_int_equal(el2_inner(f->el2, ORACLE_DONATE_HYP, pfn, 0), -HYP_EINVAL);
+    assert_int_equal(el2_inner(f->el2, ORACLE_DONATE_HYP, UINT64_C(1) << 24, 1), -HYP_EINVAL);
+    assert_int_equal(el2_inner(f->el2, ORACLE_DONATE_HYP, pfn, UINT64_MAX), -HYP_EINVAL);
+    assert_int_equal(el2_inner(f->el2, ORACLE_HYP_DONATE_HOST, UINT64_C(1) << 24, 1), -HYP_EINVAL);
+    assert_int_equal(el2_inner(f->el2, ORACLE_SHARE_FFA, UINT64_MAX, 1), -HYP_EINVAL);
+    assert_int_equal(el2_inner(f->el2, ORACLE_UNSHARE_FFA, UINT64_MAX, 1), -HYP_EINVAL);
     /* A page in use by EL2 does not go back, though all states are right. */
-    assert_int_equal(pkvm_host_donate_hyp(f->hyp, pfn, NR), 0);
+    assert_int_equal(el2_inner(f->el2, ORACLE_DONATE_HYP, pfn, NR), 0);
+    f->el2->inner_calls = true;
     hyp_page(f->hyp, pfn + 2)->refcount = 1;
-    assert_int_equal(pkvm_hyp_donate_host(f->hyp, pfn, NR), -HYP_EBUSY);
+    assert_int_equal(el2_inner(f->el2, ORACLE_HYP_DONATE_HOST, pfn, NR), -HYP_EBUSY);
     hyp_page(f->hyp, pfn + 2)->refcount = 0;
-    assert_int_equal(pkvm_hyp_donate_host(f->hyp, pfn, NR), 0);
+    assert_int_equal(el2_inner(f->el2, ORACLE_HYP_DONATE_HOST, pfn, NR), 0);
     el2_check(f->el2);
 }
 
@@ -259,18 +269,18 @@ static void test_unshare_ffa_tells_counterparts_apart(void **state)
 {
     struct fixture *f = *state;
 
-    assert_int_equal(pkvm_host_share_hyp(f->hyp, f->pfn), 0);
-    assert_int_equal(pkvm_host_unshare_ffa(f->hyp, f->pfn, 1), -HYP_EPERM);
-    assert_int_equal(pkvm_host_unshare_hyp(f->hyp, f->pfn), 0);
+    assert_int_equal(EL2_CALL(f->el2, host_share_hyp, f->pfn), 0);
+    assert_int_equal(el2_inner(f->el2, ORACLE_UNSHARE_FFA, f->pfn, 1), -HYP_EPERM);
+    assert_int_equal(EL2_CALL(f->el2, host_unshare_hyp, f->pfn), 0);
     assert_int_equal(share(f, f->pfn, GFN, 1), 0);
-    assert_int_equal(pkvm_host_unshare_ffa(f->hyp, f->pfn, 1), -HYP_EPERM);
+    assert_int_equal(el2_inner(f->el2, ORACLE_UNSHARE_FFA, f->pfn, 1), -HYP_EPERM);
     assert_int_equal(EL2_CALL(f->el2, host_unshare_guest, f->np.handle, GFN, 1), 0);
-    assert_int_equal(pkvm_host_share_ffa(f->hyp, f->pfn, 1), 0);
+    assert_int_equal(el2_inner(f->el2, ORACLE_SHARE_FFA, f->pfn, 1), 0);
     /* With the secure world, and nobody else: every other call leaves it alone. */
     assert_int_equal(share(f, f->pfn, GFN, 1), -HYP_EPERM);
     assert_int_equal(donate(f, &f->pvm, f->pfn, GFN), -HYP_EPERM);
     assert_int_equal(force_reclaim(f, f->pfn), -HYP_EAGAIN);
-    assert_int_equal(pkvm_host_unshare_ffa(f->hyp, f->pfn, 1), 0);
+    assert_int_equal(el2_inner(f->el2, ORACLE_UNSHARE_FFA, f->pfn, 1), 0);
 }
 
 /* ---- pins ------------------------------------------------------------------------------------------------------- */
@@ -280,13 +290,14 @@ static void test_pin_count_saturates(void **state)
 {
     struct fixture *f = *state;
 
-    assert_int_equal(pkvm_host_share_hyp(f->hyp, f->pfn), 0);
+    assert_int_equal(EL2_CALL(f->el2, host_share_hyp, f->pfn), 0);
+    f->el2->inner_calls = true;
     hyp_page(f->hyp, f->pfn)->refcount = UINT16_MAX;
-    assert_int_equal(pkvm_pin_shared_mem(f->hyp, f->pfn, 1), -HYP_EBUSY);
+    assert_int_equal(el2_inner(f->el2, ORACLE_PIN, f->pfn, 1), -HYP_EBUSY);
     assert_int_equal(EL2_CALL(f->el2, init_vcpu, f->pvm.handle, f->pfn << 12, el2_frames(f->el2, 1, 1) << 12),
                      -HYP_EBUSY);
-    pkvm_unpin_shared_mem(f->hyp, f->pfn, 1);
-    assert_int_equal(pkvm_pin_shared_mem(f->hyp, f->pfn, 1), 0);
+    el2_inner(f->el2, ORACLE_UNPIN, f->pfn, 1);
+    assert_int_equal(el2_inner(f->el2, ORACLE_PIN, f->pfn, 1), 0);
 }
 
 static void test_unpin_below_zero_panics(void **state)
@@ -314,7 +325,7 @@ static void test_page_of_another_vm(void **state)
     assert_int_equal(donate(f, &f->other, f->pfn, GFN), -HYP_EPERM);
     assert_int_equal(share(f, f->pfn, GFN, 1), -HYP_EPERM);
     assert_int_equal(donate(f, &f->pvm, lent, GFN + 1), 0);
-    assert_int_equal(pkvm_guest_share_host(f->hyp, f->hyp_pvm, GFN + 1), 0);
+    assert_int_equal(el2_inner(f->el2, ORACLE_GUEST_SHARE, f->pvm.handle, GFN + 1), 0);
     /* Borrowed is not owned: the host has nothing to give on. */
     assert_int_equal(donate(f, &f->other, lent, GFN), -HYP_EPERM);
     assert_int_equal(share(f, lent, GFN, 1), -HYP_EPERM);

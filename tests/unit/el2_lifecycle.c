@@ -254,8 +254,7 @@ static void test_consent_is_used_up(void **state)
     /* Shared too: after the answer the registers, zeroes, name this page. */
     el2_topup(f->el2, &f->vm, 0, 3);
     donate(f, 0);
-    f->el2->inner_calls = true;
-    assert_int_equal(pkvm_guest_share_host(f->el2->hyp, hyp_vm_find(f->el2->hyp, f->vm.handle), 0), 0);
+    assert_int_equal(el2_inner(f->el2, ORACLE_GUEST_SHARE, f->vm.handle, 0), 0);
     assert_int_equal(el2_guest_hvc(f->el2, SMCCC_MEM_UNSHARE, IPA, 0, 0), HYP_NEXT_HOST);
     host->x[0] = 1;
     /* The vcpu may move in between. */
@@ -283,8 +282,7 @@ static void test_consent_is_not_enough(void **state)
     assert_int_equal(el2_guest_state(f->el2, &f->vm, GFN), PKVM_PAGE_SHARED_OWNED);
 
     assert_int_equal(el2_guest_hvc(f->el2, SMCCC_MEM_UNSHARE, IPA, 0, 0), HYP_NEXT_HOST);
-    f->el2->inner_calls = true;
-    assert_int_equal(pkvm_guest_unshare_host(f->el2->hyp, hyp_vm_find(f->el2->hyp, f->vm.handle), GFN), 0);
+    assert_int_equal(el2_inner(f->el2, ORACLE_GUEST_UNSHARE, f->vm.handle, GFN), 0);
     host->x[0] = 0;
     enter(f);
     assert_answer(f, INVALID);

@@ -23,7 +23,6 @@ struct fixture {
 static void set_up_vm(struct fixture *f, bool is_protected)
 {
     *f = (struct fixture){.el2 = el2_new(NULL)};
-    f->el2->inner_calls = true;
     el2_vm_new(f->el2, &f->vm, is_protected, HYP_UNSHARE_UNILATERAL, 1);
     el2_topup(f->el2, &f->vm, 0, 4);
     f->pfn = el2_frames(f->el2, 1, 1);
@@ -123,6 +122,7 @@ static void test_donation(void **state)
 
     /* Two pages go to tables first; the target lies elsewhere, in a block of its own. */
     f->pfn = el2_frames(f->el2, 512, 512) + 7;
+    f->el2->inner_calls = true;
     assert_int_equal(hyp_refill_memcache(f->el2->hyp, vm_of(f)->vcpus[0]), 0);
     assert_int_equal(el2_abort(f->el2, 0, f->pfn << 12, true), HYP_ABORT_RETRY);
     watch(f, in_donation);
@@ -159,10 +159,10 @@ static void test_share_and_unshare(void **state)
 
     donate(f);
     watch(f, in_share);
-    assert_int_equal(pkvm_guest_share_host(f->el2->hyp, vm_of(f), GFN), 0);
+    assert_int_equal(el2_inner(f->el2, ORACLE_GUEST_SHARE, f->vm.handle, GFN), 0);
     assert_seen(f, 1);
     watch(f, in_unshare);
-    assert_int_equal(pkvm_guest_unshare_host(f->el2->hyp, vm_of(f), GFN), 0);
+    assert_int_equal(el2_inner(f->el2, ORACLE_GUEST_UNSHARE, f->vm.handle, GFN), 0);
     assert_seen(f, 2);
 }
 
@@ -200,7 +200,7 @@ static void test_force_reclaim(void **state)
 
     donate(f);
     watch(f, in_force_reclaim);
-    assert_int_equal(pkvm_force_reclaim(f->el2->hyp, f->pfn << 12), 0);
+    assert_int_equal(EL2_CALL(f->el2, force_reclaim_guest_page, f->pfn << 12), 0);
     assert_seen(f, 4);
 }
 
@@ -253,7 +253,7 @@ static void test_teardown(void **state)
     EL2_CALL(f->el2, vcpu_put);
     assert_int_equal(EL2_CALL(f->el2, start_teardown_vm, f->vm.handle), 0);
     watch(f, in_reclaim);
-    assert_int_equal(pkvm_reclaim_guest_page(f->el2->hyp, vm_of(f), GFN), 0);
+    assert_int_equal(EL2_CALL(f->el2, reclaim_dying_guest_page, f->vm.handle, GFN), 0);
     assert_seen(f, 3);
     assert_int_equal(vm_of(f)->pool.free.nr_pages, 2);
     watch(f, in_finalize);
