@@ -26,7 +26,9 @@
  *  - Always: result registers, the guest's registers, EL2's writes to host
  *    memory (exit records, memcache heads, teardown lists), each frame that the
  *    call changed by the specification or named in an argument, each leaf that
- *    it changed, the VM, vcpu and CPU records that it touched.
+ *    it changed, the VM, vcpu and CPU records that it touched; and that the host's
+ *    pages at which EL2 looked say otherwise what they said, in the first words,
+ *    where lists have their links and the ABI its fields.
  *  - Always: every entry of each table page that EL2 looked at in the call,
  *    against the copy: an entry that the specification did not change must be
  *    the same, a live leaf that changed must have been broken and flushed

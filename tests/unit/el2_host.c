@@ -68,7 +68,7 @@ static void test_donation_breaks_block(void **state)
     assert_int_equal(EL2_CALL(el2, host_share_hyp, pfn), 0);
     assert_int_equal(host_level(el2, pfn, &pte), 2);
     assert_int_equal(EL2_CALL(el2, host_unshare_hyp, pfn), 0);
-    assert_int_equal(pkvm_host_donate_hyp(el2->hyp, pfn, 1), 0);
+    assert_int_equal(el2_inner(el2, ORACLE_DONATE_HYP, pfn, 1), 0);
     assert_int_equal(el2->nr_tlbi, 1);
     assert_int_equal(el2->nr_yields, 1);
     assert_int_equal(el2->tlbi[0].nr, 512);
@@ -82,7 +82,7 @@ static void test_donation_breaks_block(void **state)
     host_level(el2, pfn + 1, &pte);
     assert_int_equal(pte, s2_leaf((pfn + 1) << 12, s2_host_memory_attr(), 3));
     el2->nr_tlbi = 0;
-    assert_int_equal(pkvm_hyp_donate_host(el2->hyp, pfn, 1), 0);
+    assert_int_equal(el2_inner(el2, ORACLE_HYP_DONATE_HOST, pfn, 1), 0);
     assert_true(el2_flushed(el2, 0, pfn << 12));
     el2_check(el2);
 }
@@ -113,7 +113,7 @@ static void test_mmio_gives_way(void **state)
     assert_int_equal(s2_map(&el2->hyp->host, mmio, HYP_PAGE_SIZE, mmio, s2_host_device_attr(), true, NULL), 0);
     pool->fresh_end = pool->fresh;
     pool->free = (struct hyp_memcache){0};
-    assert_int_equal(pkvm_host_donate_hyp(el2->hyp, pfn, 1), 0);
+    assert_int_equal(el2_inner(el2, ORACLE_DONATE_HYP, pfn, 1), 0);
     assert_int_equal(host_level(el2, pfn, &pte), 3);
     host_level(el2, mmio >> 12, &pte);
     assert_int_equal(pte, 0);
