@@ -20,6 +20,11 @@
 #include <unistd.h>
 
 #define CHILD_MS 10000
+#ifdef __SANITIZE_THREAD__
+#define FORKS 20 /* each copies the shadow's page tables, too */
+#else
+#define FORKS 100
+#endif
 #define MAX_FDS 256 /* the threads have some 60 at most */
 #define PAGES 16u
 /* What the threads have of the file, in pages. */
@@ -277,7 +282,7 @@ static void fork_of_a_busy_vmm(void **state)
     file_open(&vmm.f, state, PAGES * PAGE);
     vmm.f.view[KEPT * PAGE] = KEPT_BYTE;
     must(file_convert(&vmm.f, PRIVATE, 4, FAKEHYP_PRIVATE));
-    fork_among(&vmm, workers, sizeof(workers) / sizeof(workers[0]), rig_env("FAKEHYP_FORK_COUNT", 100));
+    fork_among(&vmm, workers, sizeof(workers) / sizeof(workers[0]), rig_env("FAKEHYP_FORK_COUNT", FORKS));
     file_close(&vmm.f);
 }
 
@@ -287,7 +292,7 @@ static void fork_while_a_private_daemon_starts(void **state)
     struct vmm vmm = {.turns = 0};
 
     (void)state;
-    fork_among(&vmm, &worker, 1, rig_env("FAKEHYP_FORK_COUNT", 100) / 2);
+    fork_among(&vmm, &worker, 1, rig_env("FAKEHYP_FORK_COUNT", FORKS) / 2);
 }
 
 static const struct CMUnitTest tests[] = {
