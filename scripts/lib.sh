@@ -110,11 +110,12 @@ is_configured() {
 
 # build_tree DIRECTORY CONFIGURE-OPTION...: configures (once) and builds.
 build_tree() {
-    local dir=$top/$1 name=$1
+    local dir=$top/$1 name=$1 options
     shift
+    options="$*"
     mkdir -p "$dir"
     if ! is_configured "$dir"; then
-        must_step "$dir/configure.log" "configure $name/${*:+ ($*)}" \
+        must_step "$dir/configure.log" "configure $name/${options:+ (${options//"$top/"/})}" \
             env -C "$dir" ../configure "$@"
     fi
     must_step "$dir/make.log" "make in $name/" make -C "$dir" -j"$jobs"
