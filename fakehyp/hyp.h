@@ -25,8 +25,13 @@ struct hyp; /* all of EL2's state outside donated pages */
 
 struct hyp_platform {
     void *ctx;
-    /* EL2's own mapping of a RAM frame that holds tables, VM structures or memcache links.  Never fails for RAM. */
-    void *(*phys_to_virt)(void *ctx, uint64_t phys);
+    /* EL2's linear map of RAM: physical less virtual address, whole pages (the kernel's hyp_physvirt_offset). */
+    uint64_t physvirt_offset;
+    /*
+     * EL2 uses a frame with tables, VM structures or memcache links: told before what the host may write is read, and
+     * for tables at the end of a walk.  NULL when nobody wants to know.
+     */
+    void (*look)(void *ctx, uint64_t phys);
     /* Zero the contents of one page (guest data, wherever the stage keeps its bytes, or plain RAM) and flush it. */
     void (*zero_page)(void *ctx, uint64_t phys);
     /* A translation changed or went away: n pages from ipa under vmid (0: host, ipa == pa; n == 0: the whole vmid). */
@@ -36,6 +41,11 @@ struct hyp_platform {
     /* Does not return. */
     void (*panic)(void *ctx, const char *what);
 };
+
+static inline void *hyp_phys_to_virt(const struct hyp_platform *plat, uint64_t phys)
+{
+    return (void *)(uintptr_t)(phys - plat->physvirt_offset);
+}
 
 struct hyp_memory_region {
     uint64_t base, size; /* bytes, page aligned; sorted, disjoint; address 0 may only be NOMAP */

@@ -22,7 +22,7 @@ size_t oracle_size(const struct hyp_config *config)
 
 /* ---- EL2's platform, as EL2 sees it ---- */
 
-static void note_look(struct oracle *o, uint64_t page, const void *virt)
+static void note_look(struct oracle *o, uint64_t page)
 {
     for (uint64_t i = page / HYP_PAGE_SIZE;; i++) {
         struct look *look = &o->looks[i % MAX_LOOKS];
@@ -38,19 +38,19 @@ static void note_look(struct oracle *o, uint64_t page, const void *virt)
         o->look_at[o->nr_looks++] = (uint32_t)(i % MAX_LOOKS);
         look->epoch = o->epoch;
         look->page = page;
-        memcpy(look->words, virt, sizeof(look->words));
+        memcpy(look->words, o_page_now(o, page), sizeof(look->words));
         return;
     }
 }
 
-static void *see_virt(void *ctx, uint64_t phys)
+static void see_look(void *ctx, uint64_t phys)
 {
     struct oracle *o = ctx;
-    void *virt = o->plat.phys_to_virt(o->plat.ctx, phys);
 
+    if (o->plat.look)
+        o->plat.look(o->plat.ctx, phys);
     if (o->in_call)
-        note_look(o, phys, virt);
-    return virt;
+        note_look(o, phys);
 }
 
 static uint64_t entry_now(const struct oracle *o, const struct tree *tree, uint64_t ipa)
@@ -144,7 +144,8 @@ struct oracle *oracle_attach(void *memory, struct hyp_config *config, const stru
     for (unsigned i = 0; i < HYP_MAX_VMS; i++)
         o->vms[i].vcpus = o->vcpus[i];
     config->plat = (struct hyp_platform){.ctx = o,
-                                         .phys_to_virt = see_virt,
+                                         .physvirt_offset = o->plat.physvirt_offset,
+                                         .look = see_look,
                                          .zero_page = see_zero,
                                          .tlbi = see_flush,
                                          .yield = see_window,

@@ -219,7 +219,7 @@ static inline bool o_tracked(const struct oracle *o, uint64_t pfn)
 
 static inline const uint64_t *o_page_now(const struct oracle *o, uint64_t page)
 {
-    return o->plat.phys_to_virt(o->plat.ctx, page);
+    return hyp_phys_to_virt(&o->plat, page);
 }
 
 static inline uint64_t *o_copy_of(const struct oracle *o, uint64_t page)

@@ -37,7 +37,7 @@ static bool config_ok(const struct hyp_config *config)
 {
     const struct hyp_platform *plat = &config->plat;
 
-    if (!plat->phys_to_virt || !plat->zero_page || !plat->tlbi || !plat->yield || !plat->panic)
+    if (plat->physvirt_offset % HYP_PAGE_SIZE || !plat->zero_page || !plat->tlbi || !plat->yield || !plat->panic)
         return false;
     if (!config->memory || !config->vmemmap || config->pa_bits < 32 || config->pa_bits > 48)
         return false;

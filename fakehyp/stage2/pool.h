@@ -12,7 +12,7 @@
 
 #include "fakehyp/hyp.h"
 
-/* Contents and records of frames. phys_to_virt must be stable: EL2 keeps pointers to VM structures. */
+/* Contents and records of frames. */
 struct hyp_mm {
     struct hyp_platform plat;
     struct hyp_page *vmemmap;
@@ -26,7 +26,9 @@ struct hyp_pool {
 
 static inline void *hyp_virt(const struct hyp_mm *mm, uint64_t phys)
 {
-    return mm->plat.phys_to_virt(mm->plat.ctx, phys);
+    if (mm->plat.look)
+        mm->plat.look(mm->plat.ctx, phys);
+    return hyp_phys_to_virt(&mm->plat, phys);
 }
 
 static inline bool hyp_has_page(const struct hyp_mm *mm, uint64_t pfn)

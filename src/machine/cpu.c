@@ -2,7 +2,6 @@
 /* CPUs: entering EL2 from the host and from guests. */
 #include "src/machine/internal.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,20 +9,13 @@
 
 /* ---- EL2's platform ---------------------------------------------------------------------------------------------- */
 
-static void *plat_phys_to_virt(void *ctx, uint64_t phys)
-{
-    struct machine *m = ctx;
-    assert(phys >= m->ram_base && phys - m->ram_base < m->ram_bytes);
-    return m->ram + (phys - m->ram_base);
-}
-
 static void plat_zero_page(void *ctx, uint64_t phys)
 {
     struct machine *m = ctx;
     struct gmem *gmem;
     uint64_t index;
     if (!host_frame_slot(m->host, phys >> 12, &gmem, &index)) {
-        memset(plat_phys_to_virt(m, phys), 0, HYP_PAGE_SIZE);
+        memset(m->ram + (phys - m->ram_base), 0, HYP_PAGE_SIZE);
         return;
     }
     struct mfile_state *f = gmem_file(gmem);
@@ -66,7 +58,7 @@ int cpu_boot_el2(struct machine *m)
         .plat =
             {
                 .ctx = m,
-                .phys_to_virt = plat_phys_to_virt,
+                .physvirt_offset = m->ram_base - (uintptr_t)m->ram,
                 .zero_page = plat_zero_page,
                 .tlbi = plat_tlbi,
                 .yield = plat_yield,

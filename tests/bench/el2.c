@@ -39,10 +39,8 @@ struct board {
     uint64_t handle, host_vcpu; /* of the only VM */
 };
 
-static void *phys_to_virt(void *ctx, uint64_t phys)
+static void *phys_to_virt(const struct board *board, uint64_t phys)
 {
-    struct board *board = ctx;
-
     return board->ram + (phys - (BASE_PFN << HYP_PAGE_SHIFT));
 }
 
@@ -121,7 +119,12 @@ static void boot(struct board *board, uint64_t nr_frames)
     if (!board->hyp)
         die("memory for EL2");
     const struct hyp_config config = {
-        .plat = {board, phys_to_virt, zero_page, ignore_tlbi, ignore_yield, on_panic},
+        .plat = {.ctx = board,
+                 .physvirt_offset = (BASE_PFN << HYP_PAGE_SHIFT) - (uintptr_t)board->ram,
+                 .zero_page = zero_page,
+                 .tlbi = ignore_tlbi,
+                 .yield = ignore_yield,
+                 .panic = on_panic},
         .memory = &memory,
         .nr_memory = 1,
         .pa_bits = 36,

@@ -6,9 +6,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
-static void *phys_to_virt(void *ctx, uint64_t phys)
+static void look_at_ram(void *ctx, uint64_t phys)
 {
-    return el2_virt(ctx, phys);
+    assert_non_null(el2_virt(ctx, phys));
 }
 
 static void notify_watch(struct el2 *el2, enum el2_event event, uint16_t vmid, uint64_t addr, uint64_t nr)
@@ -107,7 +107,13 @@ struct el2 *el2_new(const struct el2_options *options)
     }
     el2->check = true;
     config = (struct hyp_config){
-        .plat = {el2, phys_to_virt, zero_page, log_tlbi, count_yield, on_panic},
+        .plat = {.ctx = el2,
+                 .physvirt_offset = (EL2_BASE_PFN << 12) - (uintptr_t)el2->ram,
+                 .look = look_at_ram,
+                 .zero_page = zero_page,
+                 .tlbi = log_tlbi,
+                 .yield = count_yield,
+                 .panic = on_panic},
         .memory = el2->memory,
         .nr_memory = options && options->one_region ? 1 : 3,
         .pa_bits = 36,

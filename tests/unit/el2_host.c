@@ -165,7 +165,7 @@ static void test_boot_configurations(void **state)
     config = good;                                                                                                     \
     config.field = (value);                                                                                            \
     assert_int_equal(hyp_init(hyp, &config), -HYP_EINVAL)
-    BAD(plat.phys_to_virt, NULL);
+    BAD(plat.physvirt_offset, good.plat.physvirt_offset + 8);
     BAD(plat.zero_page, NULL);
     BAD(plat.tlbi, NULL);
     BAD(plat.yield, NULL);
