@@ -15,17 +15,20 @@ static const uint32_t vendor_hyp_uid[4] = {0xb66fb428, 0xe911c52e, 0x564bcaa9, 0
 static enum hyp_next exit_to_host(const struct hyp *hyp, struct hyp_vcpu *vcpu, uint64_t far, const uint64_t x[4],
                                   uint64_t host_regs[8])
 {
-    struct kvm_host_vcpu *host = hyp_host_vcpu(hyp, vcpu);
+    struct kvm_host_vcpu *host;
 
+    host_regs[0] = 0;
+    host_regs[1] = ARM_EXCEPTION_TRAP;
+    host = hyp_host_vcpu(hyp, vcpu);
     host->esr = vcpu->esr;
     host->far = far;
     host->hpfar = vcpu->hpfar;
-    for (unsigned i = 0; i < 4; i++)
+    /* The function id is W0.  The host is shown what EL2 acts on, so that both take it for the same call. */
+    host->x[0] = (uint32_t)x[0];
+    for (unsigned i = 1; i < 4; i++)
         host->x[i] = x[i];
     if (HYP_MUTANT(STRAY_WRITE))
         host->pkvm_memcache.nr_pages++;
-    host_regs[0] = 0;
-    host_regs[1] = ARM_EXCEPTION_TRAP;
     return HYP_NEXT_HOST;
 }
 
@@ -105,7 +108,7 @@ static enum hyp_next guest_call(struct hyp *hyp, struct hyp_vcpu *vcpu, const st
                                 uint64_t host_regs[8])
 {
     if (vcpu->vm->is_protected) {
-        switch (trap->x[0]) {
+        switch ((uint32_t)trap->x[0]) {
         case SMCCC_VENDOR_HYP_UID:
             return answer_uid(vcpu);
         case SMCCC_VENDOR_HYP_FEATURES:
@@ -137,12 +140,7 @@ enum hyp_next hyp_guest_trap(struct hyp *hyp, unsigned cpu, const struct hyp_tra
     vcpu->esr = trap->esr;
     vcpu->hpfar = trap->hpfar;
     vcpu->regs = (struct hyp_guest_regs){.x = {trap->x[0], trap->x[1], trap->x[2], trap->x[3]}};
-    if (ESR_EC(trap->esr) == ESR_EC_HVC64) {
-        struct hyp_trap call = *trap;
-
-        /* The function id is W0.  The host is shown what EL2 acts on, so that both take it for the same call. */
-        call.x[0] = (uint32_t)trap->x[0];
-        return guest_call(hyp, vcpu, &call, host_regs);
-    }
+    if (ESR_EC(trap->esr) == ESR_EC_HVC64)
+        return guest_call(hyp, vcpu, trap, host_regs);
     return exit_to_host(hyp, vcpu, trap->far, no_call, host_regs);
 }

@@ -30,36 +30,34 @@ static void unmap_devices(struct hyp *hyp)
     }
 }
 
-static int annotate_page(struct hyp *hyp, uint64_t phys, uint64_t annotation)
+/* True when a live translation was there; break-before-make has flushed it unless it stays the same. */
+static inline bool set_page(struct hyp *hyp, uint64_t pfn, uint64_t pte)
 {
-    return s2_annotate(&hyp->host, phys, HYP_PAGE_SIZE, S2_TYPE_DONATION, annotation, NULL);
+    uint64_t phys = hyp_pfn_to_phys(pfn);
+    int ret = s2_set_page(&hyp->host, phys, pte, NULL);
+
+    if (ret == -HYP_ENOMEM) {
+        unmap_devices(hyp);
+        ret = s2_set_page(&hyp->host, phys, pte, NULL);
+    }
+    hyp_warn_on(hyp, ret < 0, "host stage 2: no table for a page's entry");
+    return ret;
 }
 
 void hyp_host_annotate(struct hyp *hyp, uint64_t pfn, uint64_t nr, uint64_t annotation)
 {
-    for (uint64_t i = 0; i < nr; i++) {
-        uint64_t phys = hyp_pfn_to_phys(pfn + i);
-        int ret = annotate_page(hyp, phys, annotation);
-
-        if (ret == -HYP_ENOMEM) {
-            unmap_devices(hyp);
-            ret = annotate_page(hyp, phys, annotation);
-        }
-        hyp_warn_on(hyp, ret < 0, "host stage 2: no table for an annotation");
-        /* A live leaf was flushed by break-before-make. */
-        if (ret == 0)
+    for (uint64_t i = 0; i < nr; i++)
+        if (!set_page(hyp, pfn + i, s2_annotation(S2_TYPE_DONATION, annotation)))
             notify(hyp, pfn + i, 1);
-    }
 }
 
 void hyp_host_map(struct hyp *hyp, uint64_t pfn, uint64_t nr)
 {
     for (uint64_t i = 0; i < nr; i++) {
-        uint64_t phys = hyp_pfn_to_phys(pfn + i);
-        int ret = s2_map(&hyp->host, phys, HYP_PAGE_SIZE, phys, s2_host_memory_attr(), false, NULL);
+        uint64_t leaf = s2_leaf(hyp_pfn_to_phys(pfn + i), s2_host_memory_attr(), S2_LAST_LEVEL);
 
-        /* EAGAIN: it is mapped, as while the guest shared it. */
-        hyp_warn_on(hyp, ret != 0 && ret != -HYP_EAGAIN, "host stage 2: a page cannot be given back");
+        /* The leaf is there already when a guest had shared the page. */
+        set_page(hyp, pfn + i, leaf);
     }
     notify(hyp, pfn, nr);
 }

@@ -105,13 +105,34 @@ bool hyp_is_allowed_memory(const struct hyp *hyp, uint64_t pfn);
 int hyp_check_allowed_range(const struct hyp *hyp, uint64_t pfn, uint64_t nr);
 /* pfn-range check against the physical address space: 0 or -EINVAL. */
 int hyp_check_pfn_range(const struct hyp *hyp, uint64_t pfn, uint64_t nr);
-enum hyp_page_state hyp_host_state(const struct hyp *hyp, uint64_t pfn);
-enum hyp_page_state hyp_hyp_state(const struct hyp *hyp, uint64_t pfn);
 /* 0, the errno of hyp_check_allowed_range(), -EPERM when a page has another state. */
 int hyp_check_host_state(const struct hyp *hyp, uint64_t pfn, uint64_t nr, enum hyp_page_state state);
 int hyp_check_hyp_state(const struct hyp *hyp, uint64_t pfn, uint64_t nr, enum hyp_page_state state);
-void hyp_set_host_state(struct hyp *hyp, uint64_t pfn, uint64_t nr, enum hyp_page_state state);
-void hyp_set_hyp_state(struct hyp *hyp, uint64_t pfn, uint64_t nr, enum hyp_page_state state);
+
+/* What is not tracked (MMIO, NOMAP memory outside vmemmap) stays the host's for ever. */
+static inline enum hyp_page_state hyp_host_state(const struct hyp *hyp, uint64_t pfn)
+{
+    return hyp_has_page(&hyp->mm, pfn) ? (enum hyp_page_state)hyp_page(hyp, pfn)->host_state : PKVM_PAGE_OWNED;
+}
+
+static inline enum hyp_page_state hyp_hyp_state(const struct hyp *hyp, uint64_t pfn)
+{
+    if (!hyp_has_page(&hyp->mm, pfn))
+        return PKVM_PAGE_NOPAGE;
+    return (enum hyp_page_state)(hyp_page(hyp, pfn)->hyp_state_comp ^ PKVM_PAGE_NOPAGE);
+}
+
+static inline void hyp_set_host_state(struct hyp *hyp, uint64_t pfn, uint64_t nr, enum hyp_page_state state)
+{
+    for (uint64_t i = 0; i < nr; i++)
+        hyp_page(hyp, pfn + i)->host_state = state & 0xf;
+}
+
+static inline void hyp_set_hyp_state(struct hyp *hyp, uint64_t pfn, uint64_t nr, enum hyp_page_state state)
+{
+    for (uint64_t i = 0; i < nr; i++)
+        hyp_page(hyp, pfn + i)->hyp_state_comp = (state ^ PKVM_PAGE_NOPAGE) & 0xf;
+}
 
 /* EL2's code: the one thing that is not the host's and yet mapped in its stage 2. */
 static inline bool hyp_is_text(const struct hyp *hyp, uint64_t pfn)
@@ -184,8 +205,16 @@ void pkvm_vcpu_load(struct hyp *hyp, unsigned cpu, uint64_t handle, uint64_t idx
 void pkvm_vcpu_put(struct hyp *hyp, unsigned cpu);
 /* 0: the guest goes on. */
 int pkvm_vcpu_run(struct hyp *hyp, unsigned cpu, uint64_t host_vcpu);
-struct kvm_host_vcpu *hyp_host_vcpu(const struct hyp *hyp, const struct hyp_vcpu *vcpu);
+
+static inline struct kvm_host_vcpu *hyp_host_vcpu(const struct hyp *hyp, const struct hyp_vcpu *vcpu)
+{
+    return hyp_virt(&hyp->mm, vcpu->host_vcpu);
+}
+
 /* Answer of a guest call: x0, and zeroes in x1..x3. */
-void hyp_vcpu_answer(struct hyp_vcpu *vcpu, int64_t result);
+static inline void hyp_vcpu_answer(struct hyp_vcpu *vcpu, int64_t result)
+{
+    vcpu->regs = (struct hyp_guest_regs){.x = {(uint64_t)result}};
+}
 
 #endif

@@ -154,19 +154,15 @@ int pkvm_host_unshare_guest(struct hyp *hyp, struct hyp_vm *vm, uint64_t gfn, ui
     return 0;
 }
 
-int pkvm_guest_page_leaf(const struct hyp_vm *vm, uint64_t gfn, struct s2_walk *walk)
+/* `inline` is advice for this file: the header declares it as any other function. */
+inline int pkvm_guest_page_leaf(const struct hyp_vm *vm, uint64_t gfn, struct s2_walk *walk)
 {
     if (!s2_gfn_range_ok(&vm->pgt, gfn, 1))
         return -HYP_ERANGE;
     s2_walk_leaf(&vm->pgt, hyp_pfn_to_phys(gfn), walk);
-    switch (s2_guest_state(walk->pte)) {
-    case PKVM_PAGE_POISON:
-        return -HYP_EHWPOISON;
-    case PKVM_PAGE_NOPAGE:
-        return -HYP_ENOENT;
-    default:
-        return walk->level == S2_LAST_LEVEL ? 0 : -HYP_E2BIG;
-    }
+    if (!s2_pte_valid(walk->pte))
+        return s2_guest_state(walk->pte) == PKVM_PAGE_POISON ? -HYP_EHWPOISON : -HYP_ENOENT;
+    return walk->level == S2_LAST_LEVEL ? 0 : -HYP_E2BIG;
 }
 
 /* Leaf of gfn in state `guest`, with its frame's host state `host`. */
@@ -183,9 +179,9 @@ static int check_guest_and_host(const struct hyp *hyp, const struct hyp_vm *vm, 
 }
 
 /* Only software bits change: written in place, nothing to flush. */
-static void set_guest_state(struct hyp_vm *vm, const struct s2_walk *walk, enum hyp_page_state state)
+static void set_guest_state(const struct s2_walk *walk, enum hyp_page_state state)
 {
-    s2_replace_leaf(&vm->pgt, walk, (walk->pte & ~S2_PTE_STATE_MASK) | (uint64_t)state << S2_PTE_SW_SHIFT);
+    s2_change_bits(walk, (uint64_t)state << S2_PTE_SW_SHIFT, S2_PTE_STATE_MASK);
 }
 
 int pkvm_guest_share_host(struct hyp *hyp, struct hyp_vm *vm, uint64_t gfn)
@@ -197,7 +193,7 @@ int pkvm_guest_share_host(struct hyp *hyp, struct hyp_vm *vm, uint64_t gfn)
     if (ret)
         return ret;
     pfn = (walk.pte & S2_PTE_ADDR) >> HYP_PAGE_SHIFT;
-    set_guest_state(vm, &walk, PKVM_PAGE_SHARED_OWNED);
+    set_guest_state(&walk, PKVM_PAGE_SHARED_OWNED);
     hyp_host_map(hyp, pfn, 1);
     hyp_set_host_state(hyp, pfn, 1, PKVM_PAGE_SHARED_BORROWED);
     return 0;
@@ -226,6 +222,6 @@ int pkvm_guest_unshare_host(struct hyp *hyp, struct hyp_vm *vm, uint64_t gfn)
     pfn = (walk.pte & S2_PTE_ADDR) >> HYP_PAGE_SHIFT;
     hyp_host_annotate(hyp, pfn, 1, s2_guest_annotation(vm->handle, gfn + HYP_MUTANT(WRONG_GFN)));
     hyp_set_host_state(hyp, pfn, 1, PKVM_PAGE_NOPAGE);
-    set_guest_state(vm, &walk, PKVM_PAGE_OWNED);
+    set_guest_state(&walk, PKVM_PAGE_OWNED);
     return 0;
 }

@@ -2,7 +2,8 @@
 /* Which addresses are memory, and the two state fields of each page. */
 #include "fakehyp/pkvm/internal.h"
 
-void hyp_find_range(const struct hyp *hyp, uint64_t pfn, struct hyp_pfn_range *range)
+/* `inline` is advice for this file: the header declares these as any other function. */
+inline void hyp_find_range(const struct hyp *hyp, uint64_t pfn, struct hyp_pfn_range *range)
 {
     *range = (struct hyp_pfn_range){.start = 0, .end = UINT64_MAX};
     for (unsigned i = 0; i < hyp->nr_memory; i++) {
@@ -29,7 +30,7 @@ bool hyp_is_allowed_memory(const struct hyp *hyp, uint64_t pfn)
     return range.region && !range.region->nomap;
 }
 
-int hyp_check_allowed_range(const struct hyp *hyp, uint64_t pfn, uint64_t nr)
+inline int hyp_check_allowed_range(const struct hyp *hyp, uint64_t pfn, uint64_t nr)
 {
     struct hyp_pfn_range range;
 
@@ -46,29 +47,17 @@ int hyp_check_pfn_range(const struct hyp *hyp, uint64_t pfn, uint64_t nr)
     return nr > 0 && pfn < limit && nr <= limit - pfn ? 0 : -HYP_EINVAL;
 }
 
-/* What is not tracked (MMIO, NOMAP memory outside vmemmap) stays the host's for ever. */
-enum hyp_page_state hyp_host_state(const struct hyp *hyp, uint64_t pfn)
-{
-    if (!hyp_has_page(&hyp->mm, pfn))
-        return PKVM_PAGE_OWNED;
-    return (enum hyp_page_state)hyp_page(hyp, pfn)->host_state;
-}
-
-enum hyp_page_state hyp_hyp_state(const struct hyp *hyp, uint64_t pfn)
-{
-    if (!hyp_has_page(&hyp->mm, pfn))
-        return PKVM_PAGE_NOPAGE;
-    return (enum hyp_page_state)(hyp_page(hyp, pfn)->hyp_state_comp ^ PKVM_PAGE_NOPAGE);
-}
-
 int hyp_check_host_state(const struct hyp *hyp, uint64_t pfn, uint64_t nr, enum hyp_page_state state)
 {
     int ret = hyp_check_allowed_range(hyp, pfn, nr);
 
-    for (uint64_t i = 0; !ret && i < nr; i++)
-        if (hyp_host_state(hyp, pfn + i) != state)
-            ret = -HYP_EPERM;
-    return ret;
+    if (ret)
+        return ret;
+    /* All memory that is allowed has a record: see the checks at boot. */
+    for (uint64_t i = 0; i < nr; i++)
+        if (hyp_page(hyp, pfn + i)->host_state != state)
+            return -HYP_EPERM;
+    return 0;
 }
 
 int hyp_check_hyp_state(const struct hyp *hyp, uint64_t pfn, uint64_t nr, enum hyp_page_state state)
@@ -77,16 +66,4 @@ int hyp_check_hyp_state(const struct hyp *hyp, uint64_t pfn, uint64_t nr, enum h
         if (hyp_hyp_state(hyp, pfn + i) != state)
             return -HYP_EPERM;
     return 0;
-}
-
-void hyp_set_host_state(struct hyp *hyp, uint64_t pfn, uint64_t nr, enum hyp_page_state state)
-{
-    for (uint64_t i = 0; i < nr; i++)
-        hyp_page(hyp, pfn + i)->host_state = state & 0xf;
-}
-
-void hyp_set_hyp_state(struct hyp *hyp, uint64_t pfn, uint64_t nr, enum hyp_page_state state)
-{
-    for (uint64_t i = 0; i < nr; i++)
-        hyp_page(hyp, pfn + i)->hyp_state_comp = (state ^ PKVM_PAGE_NOPAGE) & 0xf;
 }

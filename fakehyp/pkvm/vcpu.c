@@ -2,11 +2,6 @@
 /* Loading vcpus and entering the guest. */
 #include "fakehyp/pkvm/internal.h"
 
-struct kvm_host_vcpu *hyp_host_vcpu(const struct hyp *hyp, const struct hyp_vcpu *vcpu)
-{
-    return hyp_virt(&hyp->mm, vcpu->host_vcpu);
-}
-
 void pkvm_vcpu_load(struct hyp *hyp, unsigned cpu, uint64_t handle, uint64_t idx)
 {
     struct hyp_vm *vm = hyp_vm_find(hyp, handle);
@@ -31,11 +26,6 @@ void pkvm_vcpu_put(struct hyp *hyp, unsigned cpu)
     hyp->cpus[cpu].loaded = NULL;
     vcpu->loaded = false;
     --*hyp_vm_refcount(hyp, vcpu->vm);
-}
-
-void hyp_vcpu_answer(struct hyp_vcpu *vcpu, int64_t result)
-{
-    vcpu->regs = (struct hyp_guest_regs){.x = {(uint64_t)result}};
 }
 
 /* The guest's call that made it exit is completed with what the host says now. */

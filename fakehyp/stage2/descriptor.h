@@ -129,7 +129,12 @@ static inline enum s2_invalid_type s2_annotation_type(uint64_t pte)
     return s2_pte_valid(pte) ? S2_TYPE_NONE : (enum s2_invalid_type)(pte >> S2_TYPE_SHIFT);
 }
 
-/* What follows are the annotations without their type, as s2_annotate() takes them. */
+static inline uint64_t s2_annotation(enum s2_invalid_type type, uint64_t annotation)
+{
+    return (uint64_t)type << S2_TYPE_SHIFT | annotation;
+}
+
+/* What follows are the annotations without their type, as s2_annotation() takes them. */
 static inline uint64_t s2_hyp_annotation(void)
 {
     return (uint64_t)HYP_OWNER_HYP << S2_OWNER_SHIFT;

@@ -12,12 +12,6 @@ static uint64_t read_pte(const uint64_t *ptep)
     return __atomic_load_n(ptep, __ATOMIC_RELAXED);
 }
 
-/* The MMU walks concurrently: an entry becomes visible as a whole, after what it points to. */
-static void write_pte(uint64_t *ptep, uint64_t pte)
-{
-    __atomic_store_n(ptep, pte, __ATOMIC_RELEASE);
-}
-
 void s2_init(struct s2_pgtable *pgt, const struct hyp_mm *mm, struct hyp_pool *pool, uint64_t pgd, unsigned ipa_bits,
              uint16_t vmid)
 {
@@ -31,21 +25,15 @@ void s2_init(struct s2_pgtable *pgt, const struct hyp_mm *mm, struct hyp_pool *p
         table_page(pgt, pgd + i * HYP_PAGE_SIZE)->refcount = 1;
 }
 
-bool s2_range_ok(const struct s2_pgtable *pgt, uint64_t ipa, uint64_t size)
+/* Whoever watches EL2 is told at the end of a walk which tables it was through. */
+static void show_walk(const struct s2_pgtable *pgt, const struct s2_walk *walk)
 {
-    uint64_t limit = UINT64_C(1) << pgt->ipa_bits;
-
-    return ipa < limit && size <= limit - ipa;
+    for (int level = pgt->start_level; level <= walk->level; level++)
+        pgt->mm->plat.look(pgt->mm->plat.ctx, walk->table[level]);
 }
 
-bool s2_gfn_range_ok(const struct s2_pgtable *pgt, uint64_t gfn, uint64_t nr_pages)
-{
-    uint64_t limit = UINT64_C(1) << (pgt->ipa_bits - HYP_PAGE_SHIFT);
-
-    return gfn < limit && nr_pages <= limit - gfn;
-}
-
-void s2_walk(const struct s2_pgtable *pgt, uint64_t ipa, int max_level, struct s2_walk *walk)
+/* `inline` is advice for this file: the header declares it as any other function. */
+inline void s2_walk(const struct s2_pgtable *pgt, uint64_t ipa, int max_level, struct s2_walk *walk)
 {
     int level = pgt->start_level;
     unsigned shift = s2_level_shift(level);
@@ -53,7 +41,7 @@ void s2_walk(const struct s2_pgtable *pgt, uint64_t ipa, int max_level, struct s
     uint64_t pte;
 
     for (;; level++, shift -= 9) {
-        uint64_t *ptep = hyp_virt(pgt->mm, table);
+        uint64_t *ptep = hyp_phys_to_virt(&pgt->mm->plat, table);
 
         ptep += (ipa >> shift) % S2_ENTRIES;
         pte = read_pte(ptep);
@@ -66,6 +54,8 @@ void s2_walk(const struct s2_pgtable *pgt, uint64_t ipa, int max_level, struct s
     walk->ipa = ipa;
     walk->level = level;
     walk->pte = pte;
+    if (pgt->mm->plat.look)
+        show_walk(pgt, walk);
 }
 
 static void flush_entry(const struct s2_pgtable *pgt, const struct s2_walk *walk)
@@ -75,31 +65,29 @@ static void flush_entry(const struct s2_pgtable *pgt, const struct s2_walk *walk
     hyp_tlbi(pgt->mm, pgt->vmid, walk->ipa & ~(granule - 1), granule >> HYP_PAGE_SHIFT);
 }
 
-static void replace(struct s2_pgtable *pgt, const struct s2_walk *walk, uint64_t pte)
+static void break_entry(const struct s2_pgtable *pgt, const struct s2_walk *walk)
 {
-    uint64_t *ptep = walk->ptep[walk->level];
+    s2_write_pte(walk->ptep[walk->level], S2_PTE_LOCKED);
+    flush_entry(pgt, walk);
+    pgt->mm->plat.yield(pgt->mm->plat.ctx, "s2:bbm");
+}
+
+static inline void replace(struct s2_pgtable *pgt, const struct s2_walk *walk, uint64_t pte)
+{
     uint64_t old = walk->pte;
 
     if (s2_pte_valid(old)) {
-        if (((old ^ pte) & ~S2_PTE_SW_MASK) != 0 && !HYP_MUTANT(NOT_BROKEN)) {
-            write_pte(ptep, S2_PTE_LOCKED);
-            flush_entry(pgt, walk);
-            pgt->mm->plat.yield(pgt->mm->plat.ctx, "s2:bbm");
-        }
+        if (((old ^ pte) & ~S2_PTE_SW_MASK) != 0 && !HYP_MUTANT(NOT_BROKEN))
+            break_entry(pgt, walk);
     } else if (old == 0) {
         table_page(pgt, walk->table[walk->level])->refcount++;
     }
-    write_pte(ptep, pte);
+    s2_write_pte(walk->ptep[walk->level], pte);
 }
 
 void s2_replace_leaf(struct s2_pgtable *pgt, const struct s2_walk *walk, uint64_t pte)
 {
     replace(pgt, walk, pte);
-}
-
-void s2_change_bits(const struct s2_walk *walk, uint64_t set, uint64_t clear)
-{
-    write_pte(walk->ptep[walk->level], (walk->pte & ~clear) | set);
 }
 
 static void free_table(struct s2_pgtable *pgt, uint64_t table, int level)
@@ -116,27 +104,33 @@ static void free_table(struct s2_pgtable *pgt, uint64_t table, int level)
 }
 
 /*
- * Walks to the entry at `level` and installs the tables that are missing.  A
+ * Installs the tables between the end of a walk and the entry at `level`, and walks there.  A
  * block in the way goes: its other pages stay zero, to be mapped again on
  * demand, which is right for the only table that has such blocks, the host's.
  * 1 if there was a block, else 0, or -ENOMEM.
  */
-static int descend(struct s2_pgtable *pgt, uint64_t ipa, int level, struct hyp_memcache *mc, struct s2_walk *walk)
+static int add_tables(struct s2_pgtable *pgt, uint64_t ipa, int level, struct hyp_memcache *mc, struct s2_walk *walk)
 {
     bool dropped = false;
 
-    for (;;) {
-        uint64_t table;
+    while (walk->level != level) {
+        uint64_t table = hyp_pool_alloc(pgt->mm, pgt->pool, mc);
 
-        s2_walk(pgt, ipa, level, walk);
-        if (walk->level == level)
-            return dropped;
-        table = hyp_pool_alloc(pgt->mm, pgt->pool, mc);
         if (!table)
             return -HYP_ENOMEM;
         dropped |= s2_pte_valid(walk->pte);
         replace(pgt, walk, table | S2_PTE_TABLE | S2_PTE_VALID);
+        s2_walk(pgt, ipa, level, walk);
     }
+    return dropped;
+}
+
+/* Walks to the entry at `level`, whatever is in the way; the results of add_tables(). */
+static inline int descend(struct s2_pgtable *pgt, uint64_t ipa, int level, struct hyp_memcache *mc,
+                          struct s2_walk *walk)
+{
+    s2_walk(pgt, ipa, level, walk);
+    return walk->level == level ? 0 : add_tables(pgt, ipa, level, mc, walk);
 }
 
 /* The largest leaf that may start at ipa; level 0 has no blocks. */
@@ -176,10 +170,20 @@ int s2_map(struct s2_pgtable *pgt, uint64_t ipa, uint64_t size, uint64_t phys, u
     return 0;
 }
 
+int s2_set_page(struct s2_pgtable *pgt, uint64_t ipa, uint64_t pte, struct hyp_memcache *mc)
+{
+    struct s2_walk walk;
+    int dropped = descend(pgt, ipa, S2_LAST_LEVEL, mc, &walk);
+
+    if (dropped < 0)
+        return dropped;
+    replace(pgt, &walk, pte);
+    return dropped || s2_pte_valid(walk.pte);
+}
+
 int s2_annotate(struct s2_pgtable *pgt, uint64_t ipa, uint64_t size, enum s2_invalid_type type, uint64_t annotation,
                 struct hyp_memcache *mc)
 {
-    uint64_t pte = (uint64_t)type << S2_TYPE_SHIFT | annotation;
     int nr_live = 0;
 
     if (type == S2_TYPE_NONE || type == S2_TYPE_LOCKED || (annotation & (S2_PTE_VALID | S2_TYPE_MASK)) != 0)
@@ -187,13 +191,11 @@ int s2_annotate(struct s2_pgtable *pgt, uint64_t ipa, uint64_t size, enum s2_inv
     if (!s2_range_ok(pgt, ipa, size))
         return -HYP_ERANGE;
     for (uint64_t end = ipa + size; ipa < end; ipa += HYP_PAGE_SIZE) {
-        struct s2_walk walk;
-        int ret = descend(pgt, ipa, S2_LAST_LEVEL, mc, &walk);
+        int ret = s2_set_page(pgt, ipa, s2_annotation(type, annotation), mc);
 
         if (ret < 0)
             return ret;
-        nr_live += ret || s2_pte_valid(walk.pte);
-        replace(pgt, &walk, pte);
+        nr_live += ret;
     }
     return nr_live;
 }
@@ -206,9 +208,9 @@ static void clear_entry(struct s2_pgtable *pgt, const struct s2_walk *walk)
 {
     int level = walk->level;
 
-    write_pte(walk->ptep[level], 0);
+    s2_write_pte(walk->ptep[level], 0);
     while (--table_page(pgt, walk->table[level])->refcount == 1 && level > pgt->start_level)
-        write_pte(walk->ptep[--level], 0);
+        s2_write_pte(walk->ptep[--level], 0);
     if ((s2_pte_valid(walk->pte) || level < walk->level) && !HYP_MUTANT(NOT_FLUSHED))
         flush_entry(pgt, walk);
     for (int freed = walk->level; freed > level; freed--)

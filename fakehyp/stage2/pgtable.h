@@ -36,8 +36,19 @@ void s2_init(struct s2_pgtable *pgt, const struct hyp_mm *mm, struct hyp_pool *p
              uint16_t vmid);
 
 /* False when [ipa, ipa + size) does not fit into the IPA space (the callers' ERANGE). */
-bool s2_range_ok(const struct s2_pgtable *pgt, uint64_t ipa, uint64_t size);
-bool s2_gfn_range_ok(const struct s2_pgtable *pgt, uint64_t gfn, uint64_t nr_pages);
+static inline bool s2_range_ok(const struct s2_pgtable *pgt, uint64_t ipa, uint64_t size)
+{
+    uint64_t limit = UINT64_C(1) << pgt->ipa_bits;
+
+    return ipa < limit && size <= limit - ipa;
+}
+
+static inline bool s2_gfn_range_ok(const struct s2_pgtable *pgt, uint64_t gfn, uint64_t nr_pages)
+{
+    uint64_t limit = UINT64_C(1) << (pgt->ipa_bits - HYP_PAGE_SHIFT);
+
+    return gfn < limit && nr_pages <= limit - gfn;
+}
 
 /* Walks to the leaf or invalid entry for ipa, not below max_level.  The IPA must be in range. */
 void s2_walk(const struct s2_pgtable *pgt, uint64_t ipa, int max_level, struct s2_walk *walk);
@@ -63,6 +74,12 @@ int s2_map(struct s2_pgtable *pgt, uint64_t ipa, uint64_t size, uint64_t phys, u
            struct hyp_memcache *mc);
 
 /*
+ * Makes `pte` the entry of the page at ipa, which must be in range; a block that is in the way is dropped, not split.
+ * 1 when a live translation was there, which is flushed unless it stays the same, 0 when there was none, or -ENOMEM.
+ */
+int s2_set_page(struct s2_pgtable *pgt, uint64_t ipa, uint64_t pte, struct hyp_memcache *mc);
+
+/*
  * Writes an invalid entry with a type at every page of the range; a block that
  * is in the way is dropped, not split.  Returns the number of pages for which a
  * live translation was flushed, or -EINVAL, -ERANGE, -ENOMEM.
@@ -76,8 +93,17 @@ int s2_unmap(struct s2_pgtable *pgt, uint64_t ipa, uint64_t size);
 /* Replaces the leaf at which a walk ended by another non-zero entry. */
 void s2_replace_leaf(struct s2_pgtable *pgt, const struct s2_walk *walk, uint64_t pte);
 
+/* The MMU walks concurrently: an entry becomes visible as a whole, after what it points to. */
+static inline void s2_write_pte(uint64_t *ptep, uint64_t pte)
+{
+    __atomic_store_n(ptep, pte, __ATOMIC_RELEASE);
+}
+
 /* Sets and clears bits of the leaf in place; the caller decides about TLB maintenance. */
-void s2_change_bits(const struct s2_walk *walk, uint64_t set, uint64_t clear);
+static inline void s2_change_bits(const struct s2_walk *walk, uint64_t set, uint64_t clear)
+{
+    s2_write_pte(walk->ptep[walk->level], (walk->pte & ~clear) | set);
+}
 
 /* Frees all tables, the PGD included, into the pool. */
 void s2_destroy(struct s2_pgtable *pgt);
