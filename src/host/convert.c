@@ -57,8 +57,7 @@ static int check_references(struct gmem *gmem, uint64_t start, uint64_t end, str
     uint64_t index, pfn;
     for (uint64_t at = start; gmem_next_folio(gmem, at, end, &index, &pfn); at = index + 1) {
         const struct frame *f = frame_of(gmem->host, pfn);
-        if (index % RELAX_EVERY == RELAX_EVERY - 1)
-            sched_relax();
+        sched_relax_due();
         if (!in_use(f))
             continue;
         busy->error_offset_valid = true;

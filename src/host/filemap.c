@@ -147,8 +147,7 @@ int gmem_adopt(struct gmem *gmem, uint64_t start, uint64_t end)
             int rc = gmem_get_folio(gmem, i, &pfn);
             if (rc)
                 return rc;
-            if (i % RELAX_EVERY == RELAX_EVERY - 1)
-                sched_relax();
+            sched_relax_due();
         }
         start = past;
     }

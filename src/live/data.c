@@ -18,8 +18,10 @@
 
 #include "src/kernel/kernel.h"
 
-/* Pages at which one look is taken: less than half a millisecond. */
+/* A look takes in so many pages at most: less than half a millisecond. */
 #define LOOK_PAGES UINT64_C(4096)
+/* It begins with so few, and doubles them: where runs are short it must not cost what LOOK_PAGES do. */
+#define FIRST_PAGES UINT64_C(16)
 /* Empty ranges are passed over in steps of this at most, and so many of them in a look. */
 #define SKIP_PAGES (16 * LOOK_PAGES)
 #define SKIPS 512u
@@ -68,62 +70,85 @@ static bool seek_data(int fd, uint64_t start, uint64_t end, uint64_t *first, uin
     return true;
 }
 
-/* Passes over what is empty; false: *at is where the look ended.  *swapped: some of what follows may be on a disk. */
-static bool skip_empty(int fd, uint64_t *at, uint64_t end, bool *swapped)
+/*
+ * Passes over what is empty; false: *at is where the look ended.  *step: pages
+ * to begin with at *at, in proportion to what was passed over.  *swapped: some
+ * of them may be on a disk.
+ */
+static bool skip_empty(int fd, uint64_t *at, uint64_t end, uint64_t *step, bool *swapped)
 {
-    uint64_t step = LOOK_PAGES;
+    *step = FIRST_PAGES;
     for (unsigned i = 0; i < SKIPS && *at < end;) {
         struct kernel_cachestat in;
-        uint64_t past = *at + least(end - *at, step);
+        uint64_t past = *at + least(end - *at, *step);
         *swapped = cachestat(fd, *at, past, &in) || in.evicted;
         if (*swapped || in.cached) {
-            if (step == LOOK_PAGES)
+            if (*step <= LOOK_PAGES)
                 return true;
-            step = LOOK_PAGES;
+            *step = LOOK_PAGES;
             continue;
         }
         *at = past;
-        step = least(2 * step, SKIP_PAGES);
+        *step = least(2 * *step, SKIP_PAGES);
         i++;
     }
     return false;
 }
 
-/* One byte a page, as mincore() fills it. */
-static bool in_core(int fd, uint64_t start, uint64_t nr, unsigned char *core)
+/* The first run of data in nr mapped pages, or where none is; false: the kernel does not say.  `step` doubles. */
+static bool look(int fd, uint64_t start, char *p, uint64_t nr, uint64_t step, bool swapped, uint64_t *first,
+                 uint64_t *past)
 {
-    void *p = mmap(NULL, nr * PAGE, PROT_NONE, MAP_SHARED | MAP_NORESERVE, fd, (off_t)(start * PAGE));
-    if (p == MAP_FAILED)
-        return false;
-    bool ok = !mincore(p, nr * PAGE, core);
-    munmap(p, nr * PAGE);
-    return ok;
+    unsigned char core[LOOK_PAGES]; /* one byte a page, as mincore() fills it */
+    bool found = false;
+
+    *first = *past = 0;
+    for (uint64_t seen = 0; seen < nr; step *= 2) {
+        uint64_t n = least(nr - seen, step);
+        if (mincore(p + seen * PAGE, n * PAGE, core))
+            return false;
+        for (uint64_t i = 0; i < n; i++, seen++) {
+            bool data = core[i] & 1 || (swapped && is_data(fd, start + seen));
+            if (found && !data)
+                return true;
+            if (data && !found)
+                *first = seen;
+            found = found || data;
+            *past = seen + 1;
+        }
+    }
+    if (!found)
+        *first = *past;
+    return true;
 }
 
 bool fd_data(int fd, uint64_t start, uint64_t end, uint64_t *first, uint64_t *past)
 {
-    unsigned char core[LOOK_PAGES];
+    uint64_t step;
     bool swapped;
 
     if (fd_pages(fd) <= LOOK_PAGES)
         return seek_data(fd, start, end, first, past);
-    if (!skip_empty(fd, &start, end, &swapped)) {
+    if (!skip_empty(fd, &start, end, &step, &swapped)) {
         *past = start;
         return false;
     }
-    uint64_t nr = least(end - start, LOOK_PAGES), i = 0;
-    if (!in_core(fd, start, nr, core))
-        return seek_data(fd, start, end, first, past);
-    while (i < nr && !(core[i] & 1) && !swapped)
-        i++;
-    if (i < nr && !(core[i] & 1)) {
+    if (swapped) {
         off_t data = lseek(fd, (off_t)(start * PAGE), SEEK_DATA);
-        i = data < 0 ? nr : least((uint64_t)data / PAGE - start, nr);
+        *past = end;
+        if (data < 0 || (uint64_t)data >= end * PAGE)
+            return false;
+        start = (uint64_t)data / PAGE;
     }
-    *first = start + i;
-    while (i < nr && (core[i] & 1 || (swapped && is_data(fd, start + i))))
-        i++;
-    *past = start + i;
+    uint64_t nr = least(end - start, LOOK_PAGES);
+    char *p = mmap(NULL, nr * PAGE, PROT_NONE, MAP_SHARED | MAP_NORESERVE, fd, (off_t)(start * PAGE));
+    bool looked = p != MAP_FAILED && look(fd, start, p, nr, step, swapped, first, past);
+    if (p != MAP_FAILED)
+        munmap(p, nr * PAGE);
+    if (!looked)
+        return seek_data(fd, start, end, first, past);
+    *first += start;
+    *past += start;
     return *first < *past;
 }
 

@@ -21,6 +21,7 @@
 #define TRIES 60u
 
 static unsigned nr_hole_seeks;
+static uint64_t nr_looked_at;
 static bool no_cachestat;
 
 off_t __real_lseek(int fd, off_t offset, int whence);
@@ -29,6 +30,14 @@ off_t __wrap_lseek(int fd, off_t offset, int whence)
 {
     nr_hole_seeks += whence == SEEK_HOLE;
     return __real_lseek(fd, offset, whence);
+}
+
+int __real_mincore(void *addr, size_t length, unsigned char *vec);
+int __wrap_mincore(void *addr, size_t length, unsigned char *vec);
+int __wrap_mincore(void *addr, size_t length, unsigned char *vec)
+{
+    nr_looked_at += length / PAGE;
+    return __real_mincore(addr, length, vec);
 }
 
 long __real_syscall(long nr, long a, long b, long c, long d, long e, long f);
@@ -154,6 +163,33 @@ static void large_and_sparse(void **state)
     close(fd);
 }
 
+/* Runs of one page, each with a hole behind it: to find one must not cost what a look may take in. */
+static void looked_at_once(bool known)
+{
+    uint64_t first, past, runs = 0;
+    int fd = memfd_create("stripes", MFD_CLOEXEC);
+
+    assert_int_equal(ftruncate(fd, (off_t)(PAGES * PAGE)), 0);
+    for (uint64_t i = 0; i < PAGES; i += 2)
+        assert_int_equal(pwrite(fd, "x", 1, (off_t)(i * PAGE)), 1);
+    no_cachestat = !known;
+    nr_looked_at = 0;
+    for (uint64_t at = 0; at < PAGES; at = past)
+        runs += fd_data(fd, at, PAGES, &first, &past);
+    no_cachestat = false;
+    assert_int_equal(runs, PAGES / 2);
+    print_message("# %llu runs in %llu pages: %llu looked at\n", (unsigned long long)runs, (unsigned long long)PAGES,
+                  (unsigned long long)nr_looked_at);
+    assert_in_range(nr_looked_at, 0, 16 * PAGES);
+    close(fd);
+}
+
+static void runs_of_one_page(void **state)
+{
+    looked_at_once(true);
+    looked_at_once(false);
+}
+
 static void punch(bool known)
 {
     static bool data[PAGES];
@@ -189,6 +225,7 @@ int main(void)
         cmocka_unit_test(many_pages),
         cmocka_unit_test(many_pages_without_cachestat),
         cmocka_unit_test(large_and_sparse),
+        cmocka_unit_test(runs_of_one_page),
         cmocka_unit_test(punched),
     };
 

@@ -198,6 +198,14 @@ static uint64_t monotonic(void *ctx)
     return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
+static void (*at_point)(const char *label);
+
+static void on_point(void *ctx, struct task *task, const char *label)
+{
+    if (at_point)
+        at_point(label);
+}
+
 static void run(void (*body)(struct world *), uint64_t nr_pages)
 {
     struct world w = {.caller = {.pid = (uint32_t)getpid(), .program = "test"}, .nr_pages = nr_pages, .body = body};
@@ -209,7 +217,7 @@ static void run(void (*body)(struct world *), uint64_t nr_pages)
     const struct machine_config config = {.stage = &live_stage_ops,
                                           .stage_ctx = w.live,
                                           .memory_bytes = UINT64_C(256) << 20,
-                                          .sched = {.now = monotonic}};
+                                          .sched = {.now = monotonic, .point = on_point}};
     assert_int_equal(machine_new(&config, &w.machine), 0);
     assert_int_equal(live_start(w.live, w.machine), 0);
     assert_non_null(task_spawn(machine_sched(w.machine), "world", world_task, &w));
@@ -403,6 +411,17 @@ static void assert_sliced(const struct world *w, const char *what)
     witness_turns = 0;
 }
 
+/* A conversion looks for pages, and at their references, before it moves any. */
+static unsigned turns_of_checks;
+
+static void count_turns_of_checks(const char *label)
+{
+    if (!strcmp(label, "convert:unmapped"))
+        turns_of_checks = witness_turns;
+    else if (!strcmp(label, "convert:checked"))
+        turns_of_checks = witness_turns - turns_of_checks;
+}
+
 /* A file of which nobody but us has a descriptor any more. */
 static void release(struct world *w, bool touched, const char *what)
 {
@@ -457,8 +476,12 @@ static void others_run_by_the_clock(struct world *w)
                          0);
     witness_turns = 0;
     const struct gmem_attributes2 attr = {0, w->nr_pages * PAGE, KVM_MEMORY_ATTRIBUTE_PRIVATE, 0};
+    at_point = count_turns_of_checks;
     assert_int_equal(gmem_set_attributes2(w->gmem, &attr, &w->caller, &(struct gmem_busy){0}), 0);
+    at_point = NULL;
     assert_sliced(w, "conversion of single pages");
+    witness_turns = turns_of_checks;
+    assert_sliced(w, "what a conversion of single pages looks at first");
     assert_int_equal(live_audit(w->live, audit_report, NULL, &(struct live_audit){.files = 0}), 0);
     assert_sliced(w, "audit of the files");
     witness_ends = true;
