@@ -76,7 +76,6 @@ static int check_free(const char *path)
 static int replace(struct pidfile *file)
 {
     char temporary[PATH_MAX];
-    struct stat st;
     int n = snprintf(temporary, sizeof(temporary), "%s.XXXXXX", file->path);
 
     if (n < 0 || (size_t)n >= sizeof(temporary))
@@ -84,17 +83,15 @@ static int replace(struct pidfile *file)
     int fd = mkostemp(temporary, O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    int rc = fchmod(fd, 0644) || dprintf(fd, "%d\n", getpid()) < 0 || fstat(fd, &st) ? -errno : 0;
-    if (close(fd) && rc == 0)
-        rc = -errno;
+    int rc = fchmod(fd, 0644) || dprintf(fd, "%d\n", getpid()) < 0 ? -errno : 0;
     if (rc == 0 && rename(temporary, file->path))
         rc = -errno;
     if (rc) {
         unlink(temporary);
+        close(fd);
         return rc;
     }
-    file->dev = st.st_dev;
-    file->ino = st.st_ino;
+    file->fd = fd;
     file->written = true;
     return 0;
 }
@@ -119,15 +116,17 @@ int pidfile_write(struct pidfile *file, const char *path)
 
 void pidfile_remove(struct pidfile *file)
 {
-    struct stat st;
+    struct stat ours, named;
 
     if (!file->written)
         return;
     file->written = false;
     int lock = name_lock(file->path);
-    if (lock < 0)
-        return;
-    if (lstat(file->path, &st) == 0 && st.st_dev == file->dev && st.st_ino == file->ino)
-        unlink(file->path);
-    name_unlock(file->path, lock, true);
+    if (lock >= 0) {
+        if (fstat(file->fd, &ours) == 0 && lstat(file->path, &named) == 0 && named.st_dev == ours.st_dev &&
+            named.st_ino == ours.st_ino)
+            unlink(file->path);
+        name_unlock(file->path, lock, true);
+    }
+    close(file->fd);
 }

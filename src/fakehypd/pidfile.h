@@ -9,8 +9,7 @@
 struct pidfile {
     const char *path; /* NULL: none */
     bool written;
-    dev_t dev;
-    ino_t ino;
+    int fd; /* of what was written, to know it by: as long as it is open no other file gets its inode number */
 };
 
 /*
