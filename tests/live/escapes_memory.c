@@ -382,6 +382,15 @@ static void locked_on_fault(struct escape *e)
     syscall(SYS_munlock, e->view, ESCAPE_BYTES);
 }
 
+static const char *shadow_memory(void)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    return "a sanitizer's shadow memory is larger than the machine's";
+#else
+    return NULL;
+#endif
+}
+
 static void locked_all(struct escape *e)
 {
     syscall(SYS_mlockall, e->row->arg);
@@ -605,7 +614,8 @@ static const struct escape_row rows[] = {
         .missing = no_guard),
     ROW("mlock", "each page of a view", HARMLESS, "ENOMEM", locked),
     ROW("mlock2, MLOCK_ONFAULT", "of a view", HARMLESS, STAYS, locked_on_fault),
-    ROW("mlockall, MCL_CURRENT", "then a new view", HARMLESS, STAYS, locked_all, .arg = MCL_CURRENT),
+    ROW("mlockall, MCL_CURRENT", "then a new view", HARMLESS, STAYS, locked_all, .arg = MCL_CURRENT,
+        .missing = shadow_memory),
     ROW("mlockall, MCL_FUTURE", "then a new view", HARMLESS, STAYS, locked_all, .arg = MCL_FUTURE),
     ROW("mincore", "of a view", HARMLESS, "a private page is absent", residence),
     ROW("msync", "MS_SYNC, MS_ASYNC, MS_INVALIDATE", HARMLESS, STAYS, synced),

@@ -472,6 +472,9 @@ int main(int argc, char **argv)
 
     script_main_if_asked(argc, argv);
     const char *reason = rig_unsupported();
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    reason = "a sanitizer has calls of its own where errors are injected";
+#endif
     if (!reason && !getenv("FAKEHYP_INJECT_LIB"))
         reason = "FAKEHYP_INJECT_LIB is not set: it names the library that injects errors";
     if (!reason && !make_shared())
