@@ -15,7 +15,7 @@
 #include "tests/common/live_guard.h"
 #include "tests/common/live_puppet.h"
 
-#define DEFAULT_TRIES 3000u
+#define DEFAULT_TRIES 1000u
 /* Attempts of one process in stillness. */
 #define STILL_TURNS 2u
 #define MAX_ROWS 64u
