@@ -21,6 +21,7 @@
 
 #include <fakehyp/fakehyp.h>
 
+#include "src/kernel/vma.h"
 #include "src/proto/chan.h"
 
 #define FH_DEFAULT_TIMEOUT_MS 30000
@@ -194,15 +195,9 @@ int fh_uffd_open(uint64_t features, uint64_t wished);
 int fh_uffd_register(int uffd, uintptr_t addr, size_t length, uint64_t mode);
 int fh_uffd_unregister(int uffd, uintptr_t addr, size_t length);
 
-struct fh_vma {
-    uintptr_t start, end;
-    uint64_t offset;
-    dev_t dev;
-    ino_t ino;
-};
 /* The mapping that contains addr or is the next after it: 1, 0 when there is none, negative errno.  maps_fd:
  * /proc/self/maps. */
-int fh_vma_at(int maps_fd, uintptr_t addr, struct fh_vma *vma);
+int fh_vma_at(int maps_fd, uintptr_t addr, struct kernel_vma *vma);
 
 /* ---- view.c -------------------------------------------------------------------------------------------------------
  */

@@ -95,7 +95,7 @@ bool fh_view_find(struct fakehyp *fh, uintptr_t addr, uint64_t *gmem, uint64_t *
 static int register_part(struct fakehyp *fh, const struct fh_view *view, bool refuse, uintptr_t start, uintptr_t end)
 {
     while (start < end) {
-        struct fh_vma vma;
+        struct kernel_vma vma;
         int rc = fh_vma_at(fh->maps_fd, start, &vma);
         if (rc < 0)
             return fh_fail(rc, "/proc/self/maps cannot be read: %s", strerrordesc_np(-rc));
@@ -446,7 +446,7 @@ static void cover_inherited(const struct fh_view *view)
 {
     int maps_fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
     uintptr_t end = view->addr + view->length;
-    struct fh_vma vma;
+    struct kernel_vma vma;
 
     for (uintptr_t at = view->addr; maps_fd >= 0 && fh_vma_at(maps_fd, at, &vma) > 0 && vma.start < end; at = vma.end) {
         uintptr_t from = vma.start > at ? vma.start : at, to = vma.end < end ? vma.end : end;

@@ -25,22 +25,7 @@ struct vma_query {
 #define VMA_QUERY _IOWR('f', 17, struct vma_query)
 #define VMA_QUERY_COVERING_OR_NEXT 0x10
 
-static int parse_line(const char *line, struct fh_vma *vma)
-{
-    unsigned long long start, end, offset, inode;
-    unsigned major, minor;
-
-    if (sscanf(line, "%llx-%llx %*s %llx %x:%x %llu", &start, &end, &offset, &major, &minor, &inode) != 6)
-        return -EPROTO;
-    *vma = (struct fh_vma){.start = (uintptr_t)start,
-                           .end = (uintptr_t)end,
-                           .offset = offset,
-                           .dev = makedev(major, minor),
-                           .ino = (ino_t)inode};
-    return 0;
-}
-
-static int vma_at_by_text(uintptr_t addr, struct fh_vma *vma)
+static int vma_at_by_text(uintptr_t addr, struct kernel_vma *vma)
 {
     FILE *maps = fopen("/proc/self/maps", "re");
     char *line = NULL;
@@ -50,18 +35,18 @@ static int vma_at_by_text(uintptr_t addr, struct fh_vma *vma)
     if (!maps)
         return -errno;
     while (!found && getline(&line, &size, maps) > 0)
-        found = parse_line(line, vma) == 0 && vma->end > addr;
+        found = kernel_vma_parse(line, vma) && vma->end > addr;
     free(line);
     fclose(maps);
     return found;
 }
 
-int fh_vma_at(int maps_fd, uintptr_t addr, struct fh_vma *vma)
+int fh_vma_at(int maps_fd, uintptr_t addr, struct kernel_vma *vma)
 {
     struct vma_query query = {.size = sizeof(query), .query_flags = VMA_QUERY_COVERING_OR_NEXT, .query_addr = addr};
 
     if (kernel_procmap_query(maps_fd, &query, VMA_QUERY) == 0) {
-        *vma = (struct fh_vma){.start = (uintptr_t)query.vma_start,
+        *vma = (struct kernel_vma){.start = (uintptr_t)query.vma_start,
                                .end = (uintptr_t)query.vma_end,
                                .offset = query.vma_offset,
                                .dev = makedev(query.dev_major, query.dev_minor),

@@ -9,7 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#include "src/kernel/vma.h"
 
 /* Pages that are looked at before others may run. */
 #define STEP_PAGES UINT64_C(4096)
@@ -148,23 +151,29 @@ static void check_vma(struct audit *a, const struct view *v, uint64_t start, uin
     }
 }
 
-/* A line of smaps: the VMA that the lines after it are about, or its flags, with which it ends. */
-static void take_line(struct audit *a, uint32_t pid, const char *line, uint64_t *start, uint64_t *end)
+/* A program may have mapped something else over its view: that is no view any more. */
+static bool maps_file(const struct kernel_vma *vma, const struct live_file *f)
 {
-    uint64_t s, e;
-    char perms[8];
+    struct stat st;
+    return !fstat(f->shared_fd, &st) && st.st_dev == vma->dev && st.st_ino == vma->ino;
+}
 
-    if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %7s", &s, &e, perms) == 3 && strlen(perms) == 4) {
-        *start = s;
-        *end = e;
-    } else if (!strncmp(line, "VmFlags:", 8)) {
-        for (struct view *v = a->live->views; v; v = v->next) {
-            if (v->agent->pid != pid || v->addr >= *end || *start >= v->addr + v->nr * PAGE)
-                continue;
-            v->seen = true;
-            if (!v->file->transitions && !v->file->nr_coming)
-                check_vma(a, v, *start, *end, line + 8);
-        }
+/* A line of smaps: the VMA that the lines after it are about, or its flags, with which it ends. */
+static void take_line(struct audit *a, uint32_t pid, const char *line, struct kernel_vma *vma)
+{
+    const char *flags = kernel_vma_flags(line);
+
+    if (!flags) {
+        kernel_vma_parse(line, vma);
+        return;
+    }
+    for (struct view *v = a->live->views; v; v = v->next) {
+        if (v->agent->pid != pid || v->addr >= vma->end || vma->start >= v->addr + v->nr * PAGE ||
+            !maps_file(vma, v->file))
+            continue;
+        v->seen = true;
+        if (!v->file->transitions && !v->file->nr_coming)
+            check_vma(a, v, vma->start, vma->end, flags);
     }
 }
 
@@ -175,7 +184,7 @@ static void take_line(struct audit *a, uint32_t pid, const char *line, uint64_t 
 static void check_process(struct audit *a, uint32_t pid)
 {
     char path[64], text[16384], *save;
-    uint64_t start = 0, end = 0;
+    struct kernel_vma vma = {0};
     ssize_t n;
 
     snprintf(path, sizeof(path), "/proc/%u/smaps", pid);
@@ -187,7 +196,7 @@ static void check_process(struct audit *a, uint32_t pid)
     while ((n = read(fd, text, sizeof(text) - 1)) > 0) {
         text[n] = '\0';
         for (const char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
-            take_line(a, pid, line, &start, &end);
+            take_line(a, pid, line, &vma);
         sched_relax_due();
     }
     close(fd);

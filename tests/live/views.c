@@ -114,6 +114,27 @@ static void parts(void **state)
     file_close(&f);
 }
 
+/* A program may map what it wants over its view: the audit asks there for nothing. */
+static void mapped_over(void **state)
+{
+    struct file f;
+
+    file_open(&f, state, 16 * PAGE);
+    uint8_t *over = f.view + 6 * PAGE;
+    assert_ptr_equal(mmap(over, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
+                     over);
+    over[0] = 5;
+    rig_audit(f.fh);
+    must(file_convert(&f, 0, 16, FAKEHYP_PRIVATE));
+    rig_audit(f.fh);
+    assert_reads(over, 5);
+    assert_refused(f.view + 5 * PAGE);
+    assert_refused(f.view + 10 * PAGE);
+    must(file_convert(&f, 0, 16, FAKEHYP_SHARED));
+    rig_audit(f.fh);
+    file_close(&f);
+}
+
 static void moved(void **state)
 {
     struct file f;
@@ -248,7 +269,7 @@ static void mapped_late(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    live_test(two_views),   live_test(many_views),      live_test(at_an_address),    live_test(parts),
+    live_test(two_views),   live_test(many_views),      live_test(at_an_address),    live_test(parts), live_test(mapped_over),
     live_test(moved),       live_test(large_and_empty), live_test(large_to_and_fro), live_test(large_in_holes),
     live_test(mapped_late),
 };

@@ -59,7 +59,7 @@ static int tear_down(void **state)
     return 0;
 }
 
-static void is_the_file(const struct place *p, const struct fh_vma *vma)
+static void is_the_file(const struct place *p, const struct kernel_vma *vma)
 {
     assert_true(vma->start == p->base + PAGE);
     assert_true(vma->end == p->base + 3 * PAGE);
@@ -70,7 +70,7 @@ static void is_the_file(const struct place *p, const struct fh_vma *vma)
 
 static void look(const struct place *p, int maps_fd)
 {
-    struct fh_vma vma;
+    struct kernel_vma vma;
 
     /* The whole mapping, whichever page is asked for; before it: the next one. */
     for (unsigned page = 0; page < 3; page++) {
