@@ -47,10 +47,10 @@ int fh_vma_at(int maps_fd, uintptr_t addr, struct kernel_vma *vma)
 
     if (kernel_procmap_query(maps_fd, &query, VMA_QUERY) == 0) {
         *vma = (struct kernel_vma){.start = (uintptr_t)query.vma_start,
-                               .end = (uintptr_t)query.vma_end,
-                               .offset = query.vma_offset,
-                               .dev = makedev(query.dev_major, query.dev_minor),
-                               .ino = (ino_t)query.inode};
+                                   .end = (uintptr_t)query.vma_end,
+                                   .offset = query.vma_offset,
+                                   .dev = makedev(query.dev_major, query.dev_minor),
+                                   .ino = (ino_t)query.inode};
         return 1;
     }
     if (errno == ENOENT)

@@ -17,6 +17,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "src/host/variants.h"
+
 #define HOST_PAGE_SHIFT 12
 #define HOST_PAGE_SIZE UINT64_C(4096)
 
@@ -253,6 +255,14 @@ struct vm_config {
     bool is_protected;
     uint32_t unshare_mode; /* enum hyp_unshare_mode */
     uint32_t ipa_bits;     /* 0: 40 */
+    /* What the VM's files are run by; 0 is what was merged. */
+    enum gmem_policy_id policy;
+    enum gmem_tracker_id tracker;
+    enum gmem_hyp_id hyp;
+    uint32_t abi;  /* 0 or 13: as merged; 5: the content modes of version 5 of the series */
+    bool ask_hyp;  /* a conversion to shared asks the hypervisor first: the make_shared hook */
+    bool library;  /* files are run by the guest_memfd library of RFC v2: counters, no attribute (library.h) */
+    uint64_t bugs; /* HOST_BUG() */
 };
 
 int vm_create(struct host *host, const struct vm_config *config, struct vm **out, struct caller *caller);

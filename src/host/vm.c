@@ -29,6 +29,14 @@ int vm_create(struct host *host, const struct vm_config *config, struct vm **out
                        vm->config.unshare_mode);
         rc = -EINVAL;
     }
+    if (!rc && (!variant_get(VARIANT_POLICY, config->policy) || !variant_get(VARIANT_TRACKER, config->tracker) ||
+                !variant_get(VARIANT_HYP, config->hyp) || config->bugs >> HOST_BUG_COUNT ||
+                (config->abi && config->abi != 5 && config->abi != 13))) {
+        caller_explain(
+            caller, "policy %u, tracker %u, hypervisor %u or bugs 0x%llx beyond what there is, or abi %u not 5 or 13",
+            config->policy, config->tracker, config->hyp, (unsigned long long)config->bugs, config->abi);
+        rc = -EINVAL;
+    }
     vm->id = host->next_vm++; /* before the wait for EL2 */
     if (!rc)
         rc = vm->driver->vm_create(vm, caller);

@@ -139,9 +139,12 @@ uint64_t sw_hash(const struct gmem *gmem)
 static void build(struct simworld *w)
 {
     struct host *host = machine_host(w->machine);
-    const struct vm_config config = {.name = "test", .is_protected = !w->unprotected, .unshare_mode = w->unilateral};
+    struct vm_config config = w->variant;
     struct vcpu *vcpu;
 
+    snprintf(config.name, sizeof(config.name), "test");
+    config.is_protected = !w->unprotected;
+    config.unshare_mode = w->unilateral;
     assert_int_equal(vm_create(host, &config, &w->vm, &w->caller), 0);
     assert_int_equal(vcpu_create(w->vm, 0, &w->vcpu, &w->caller), 0);
     for (unsigned i = 1; i < w->nr_vcpus; i++)
@@ -194,6 +197,7 @@ void simworld_run_with(const struct simworld_options *options)
     struct simworld w = {.caller = {.pid = 100, .program = "vmm"},
                          .unilateral = options->unilateral,
                          .unprotected = options->unprotected,
+                         .variant = options->variant,
                          .bare = options->bare,
                          .no_vmm = options->no_vmm,
                          .nr_vcpus = options->nr_vcpus ? options->nr_vcpus : 1,

@@ -35,6 +35,7 @@ struct simworld {
     void (*body)(struct simworld *world);
     bool finished;
     bool bare, no_vmm, unprotected;
+    struct vm_config variant;
     unsigned nr_vcpus;
     const char *stop_label;
     struct task *stopped; /* at the point that sw_stop_at() named */
@@ -46,8 +47,9 @@ struct simworld_options {
     bool no_vmm;    /* nobody runs the vCPU but the body */
     bool no_oracle; /* EL2's records are damaged on purpose, which an oracle does not forget */
     bool unprotected, unilateral;
-    unsigned nr_vcpus;     /* 0: 1 */
-    uint64_t memory_bytes; /* 0: 64 MiB */
+    struct vm_config variant; /* policy, tracker, hyp, abi, bugs... of the VM */
+    unsigned nr_vcpus;        /* 0: 1 */
+    uint64_t memory_bytes;    /* 0: 64 MiB */
 };
 void simworld_run_with(const struct simworld_options *options);
 

@@ -269,9 +269,9 @@ static void mapped_late(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    live_test(two_views),   live_test(many_views),      live_test(at_an_address),    live_test(parts), live_test(mapped_over),
-    live_test(moved),       live_test(large_and_empty), live_test(large_to_and_fro), live_test(large_in_holes),
-    live_test(mapped_late),
+    live_test(two_views),      live_test(many_views),  live_test(at_an_address),   live_test(parts),
+    live_test(mapped_over),    live_test(moved),       live_test(large_and_empty), live_test(large_to_and_fro),
+    live_test(large_in_holes), live_test(mapped_late),
 };
 
 RIG_MAIN(tests)
