@@ -39,7 +39,7 @@ struct gmem_handle {
 
 struct pin_handle {
     struct handle handle;
-    struct pin *pin;
+    struct ref *pin;
 };
 
 /* One KVM_RUN, which goes on when the request that began it has timed out. */

@@ -197,7 +197,7 @@ static int pin(struct req *req, struct gmem *gmem, uint64_t *id)
     const Fakehyp__Pin *body = req->request->pin;
     char label[48];
 
-    if (body->kind >= PIN_KIND_COUNT) {
+    if (body->kind >= REF_USER_KINDS) {
         caller_explain(&req->caller, "pin kind %u: 0 is FOLL_GET, 1 FOLL_PIN, 2 FOLL_LONGTERM", body->kind);
         return -EINVAL;
     }
@@ -205,12 +205,12 @@ static int pin(struct req *req, struct gmem *gmem, uint64_t *id)
     struct pin_handle *handle = calloc(1, sizeof(*handle));
     if (!handle)
         return -ENOMEM;
-    int rc = gmem_pin(gmem, body->offset, body->size, (enum pin_kind)body->kind, label, &handle->pin, &req->caller);
+    int rc = gmem_pin(gmem, body->offset, body->size, (enum ref_kind)body->kind, label, &handle->pin, &req->caller);
     if (rc) {
         free(handle);
         return rc;
     }
-    *id = handle->handle.id = pin_id(handle->pin);
+    *id = handle->handle.id = ref_id(handle->pin);
     handle_insert(&req->client->pins, &handle->handle);
     return 0;
 }

@@ -42,13 +42,14 @@ static int check_arguments(const struct gmem *gmem, const struct gmem_attributes
 }
 
 /*
- * kvm_gmem's safety check: a clean page is neither maybe-dma-pinned nor mapped
- * and has one reference, the page cache's.  (The kernel's walker holds a second
- * one while it looks; here the walker needs none.)
+ * kvm_gmem's safety check: a clean folio is neither maybe-dma-pinned nor mapped
+ * and has one reference for each of its pages, the page cache's.  (The kernel's
+ * walker holds one more while it looks; here the walker needs none.)
  */
-static bool in_use(const struct frame *f)
+static bool in_use(const struct host *host, uint64_t pfn)
 {
-    return f->refcount >= FOLL_PIN_BIAS || f->mapcount || f->refcount != 1;
+    return folio_maybe_dma_pinned(host, pfn) || folio_mapcount(host, pfn) ||
+           folio_refcount(host, pfn) != folio_nr_pages(host, pfn);
 }
 
 static int check_references(struct gmem *gmem, uint64_t start, uint64_t end, struct caller *caller,
@@ -56,10 +57,10 @@ static int check_references(struct gmem *gmem, uint64_t start, uint64_t end, str
 {
     uint64_t index, pfn;
     for (uint64_t at = start; gmem_next_folio(gmem, at, end, &index, &pfn); at = index + 1) {
-        const struct frame *f = frame_of(gmem->host, pfn);
         sched_relax_due();
-        if (!in_use(f))
+        if (!in_use(gmem->host, pfn))
             continue;
+        uint32_t refcount = folio_refcount(gmem->host, pfn), mapcount = folio_mapcount(gmem->host, pfn);
         busy->error_offset_valid = true;
         busy->error_offset = index << HOST_PAGE_SHIFT;
         unsigned nr = gmem_holders(gmem, index, busy->holders, BUSY_MAX_HOLDERS);
@@ -68,18 +69,18 @@ static int check_references(struct gmem *gmem, uint64_t start, uint64_t end, str
             caller_explain(caller,
                            "page at offset 0x%llx is in use: refcount %u, held by %s (%s, pid %u)%s; drop that "
                            "reference and retry",
-                           (unsigned long long)busy->error_offset, f->refcount, busy->holders[0].what,
+                           (unsigned long long)busy->error_offset, refcount, busy->holders[0].what,
                            busy->holders[0].kind, busy->holders[0].pid, nr > 1 ? " and others" : "");
         else
             caller_explain(caller, "page at offset 0x%llx is in use: refcount %u, mapcount %u; retry",
-                           (unsigned long long)busy->error_offset, f->refcount, f->mapcount);
+                           (unsigned long long)busy->error_offset, refcount, mapcount);
         struct host_event event = {.kind = HOST_EV_busy,
                                    .vm = gmem->vm_id,
                                    .gmem = gmem->id,
                                    .offset = busy->error_offset,
                                    .size = HOST_PAGE_SIZE,
-                                   .a0 = f->refcount,
-                                   .a1 = f->mapcount,
+                                   .a0 = refcount,
+                                   .a1 = mapcount,
                                    .pid = nr ? busy->holders[0].pid : 0};
         snprintf(event.note, sizeof(event.note), "%.*s", (int)sizeof(event.note) - 1, nr ? busy->holders[0].what : "");
         host_trace(gmem->host, &event);

@@ -32,10 +32,20 @@ static bool reclaimed(struct gmem *gmem, uint64_t index, uint64_t pfn)
     return true;
 }
 
+/* All pages of the folio are the host's again. */
+static bool folio_reclaimed(struct gmem *gmem, const struct folio *folio)
+{
+    bool all = true;
+    for (uint64_t i = 0; i < folio->nr; i++)
+        all = reclaimed(gmem, folio->index + i, folio->pfn + i) && all;
+    return all;
+}
+
 /*
  * kvm_gmem_punch_hole(): never fails because of references.  A pinned page
  * leaves the file, the pinner keeps the frame.  A page that the hypervisor
- * leaves with the guest loses its bytes and keeps its frame.
+ * leaves with the guest, and a folio that is larger than the hole, lose their
+ * bytes and keep their frames.
  */
 static void punch_locked(struct gmem *gmem, uint64_t start, uint64_t end)
 {
@@ -44,12 +54,13 @@ static void punch_locked(struct gmem *gmem, uint64_t start, uint64_t end)
 
     unmap_mapping_range(gmem, start, end);
     sched_point("punch:unmapped");
-    for (uint64_t at = start; gmem_next_folio(gmem, at, end, &index, &pfn); at = index + 1) {
-        if (reclaimed(gmem, index, pfn)) {
+    for (uint64_t at = start; gmem_next_folio(gmem, at, end, &index, &pfn);) {
+        struct folio folio;
+        folio_at(gmem, index, &folio);
+        at = folio.index + folio.nr;
+        if (folio.index >= start && at <= end && folio_reclaimed(gmem, &folio)) {
             sched_point("punch:reclaimed");
-            cache_remove(gmem, index);
-            frame_of(gmem->host, pfn)->owner = 0;
-            frame_put(gmem->host, pfn, 1);
+            folio_leave(gmem, &folio);
         }
         if (++done % RELAX_EVERY == 0)
             sched_relax();

@@ -119,17 +119,55 @@ bool gmem_next_folio(const struct gmem *gmem, uint64_t start, uint64_t end, uint
     return false;
 }
 
+bool folio_at(const struct gmem *gmem, uint64_t index, struct folio *out)
+{
+    const struct host *host = gmem->host;
+    uint64_t pfn = cache_lookup(gmem, index);
+    if (!pfn)
+        return false;
+    out->pfn = folio_head(host, pfn);
+    out->nr = folio_nr_pages(host, pfn);
+    out->index = index - (pfn - out->pfn);
+    return true;
+}
+
+void folio_leave(struct gmem *gmem, const struct folio *folio)
+{
+    struct host *host = gmem->host;
+    bool held = folio_refcount(host, folio->pfn) > folio->nr;
+    for (uint64_t i = 0; i < folio->nr; i++) {
+        struct frame *f = frame_of(host, folio->pfn + i);
+        cache_remove(gmem, folio->index + i);
+        f->owner = 0;
+        if (held) {
+            f->flags |= FRAME_ORPHAN;
+            host->arch.orphan(host->arch.ctx, gmem->file, folio->index + i, folio->pfn + i);
+        }
+    }
+    frame_put(host, folio->pfn, (uint32_t)folio->nr);
+}
+
 int gmem_get_folio(struct gmem *gmem, uint64_t index, uint64_t *pfn)
 {
+    struct host *host = gmem->host;
+    uint64_t nr = UINT64_C(1) << gmem->order, first = index & ~(nr - 1), head;
+
     *pfn = cache_lookup(gmem, index);
     if (*pfn)
         return 0;
-    int rc = data_alloc(gmem->host, gmem, index, pfn);
+    int rc = data_alloc(host, gmem, index, &head);
     if (rc)
         return rc;
-    rc = cache_insert(gmem, index, *pfn);
+    for (uint64_t i = 0; i < nr && !rc; i++) {
+        rc = cache_insert(gmem, first + i, head + i);
+        /* All or nothing. */
+        for (; rc && i; i--)
+            cache_remove(gmem, first + i - 1);
+    }
     if (rc)
-        frame_put(gmem->host, *pfn, 1);
+        frame_put(host, head, (uint32_t)nr);
+    else
+        *pfn = head + (index - first);
     return rc;
 }
 

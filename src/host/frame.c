@@ -91,24 +91,108 @@ void ram_free(struct host *host, unsigned order, uint64_t pfn)
 int data_alloc(struct host *host, struct gmem *gmem, uint64_t index, uint64_t *pfn)
 {
     struct frames *fr = &host->frames;
+    unsigned order = gmem->order;
     /* Of a file beyond 16 TiB only what a frame can name has pages. */
     if (index > UINT32_MAX)
         return -EFBIG;
-    int rc = take(fr, 0, pfn);
+    int rc = take(fr, order, pfn);
     if (rc)
         return rc;
-    fr->table[*pfn - fr->base] = (struct frame){.refcount = 1, .owner = gmem->id, .index = (uint32_t)index};
-    fr->nr_data++;
+    uint64_t nr = UINT64_C(1) << order, first = index & ~(nr - 1);
+    for (uint64_t i = 0; i < nr; i++)
+        fr->table[*pfn - fr->base + i] = (struct frame){
+            .owner = gmem->id, .index = (uint32_t)(first + i), .flags = (uint16_t)(order << FRAME_ORDER_SHIFT)};
+    fr->table[*pfn - fr->base].refcount = (uint32_t)nr;
+    fr->nr_data += nr;
     return 0;
+}
+
+/* ---- folios --------------------------------------------------------------------------------------------------------
+ */
+
+/* Frames of an order are aligned to it, and each knows it. */
+uint64_t folio_nr_pages(const struct host *host, uint64_t pfn)
+{
+    return UINT64_C(1) << (frame_of(host, pfn)->flags >> FRAME_ORDER_SHIFT);
+}
+
+uint64_t folio_head(const struct host *host, uint64_t pfn)
+{
+    return pfn & ~(folio_nr_pages(host, pfn) - 1);
+}
+
+static struct frame *head_of(const struct host *host, uint64_t pfn)
+{
+    return frame_of(host, folio_head(host, pfn));
+}
+
+static bool large(const struct host *host, uint64_t pfn)
+{
+    return folio_nr_pages(host, pfn) > 1;
+}
+
+uint32_t folio_refcount(const struct host *host, uint64_t pfn)
+{
+    return head_of(host, pfn)->refcount;
+}
+
+uint32_t folio_pincount(const struct host *host, uint64_t pfn)
+{
+    return large(host, pfn) ? head_of(host, pfn)[1].pincount : 0;
+}
+
+uint32_t folio_mapcount(const struct host *host, uint64_t pfn)
+{
+    const struct frame *head = head_of(host, pfn);
+    uint32_t sum = 0;
+    for (uint64_t i = 0, nr = folio_nr_pages(host, pfn); i < nr; i++)
+        sum += head[i].mapcount;
+    return sum;
+}
+
+bool folio_maybe_dma_pinned(const struct host *host, uint64_t pfn)
+{
+    return large(host, pfn) ? folio_pincount(host, pfn) : folio_refcount(host, pfn) >= FOLL_PIN_BIAS;
+}
+
+static uint32_t unit(const struct host *host, uint64_t pfn, enum ref_kind kind)
+{
+    return ref_kinds[kind].pin && !large(host, pfn) ? FOLL_PIN_BIAS : 1;
+}
+
+bool folio_get(struct host *host, uint64_t pfn, enum ref_kind kind)
+{
+    struct frame *head = head_of(host, pfn);
+    uint32_t refs = unit(host, pfn, kind);
+    if (head->refcount > UINT32_MAX - refs)
+        return false;
+    head->refcount += refs;
+    if (ref_kinds[kind].pin && large(host, pfn))
+        head[1].pincount++;
+    return true;
+}
+
+void folio_put(struct host *host, uint64_t pfn, enum ref_kind kind)
+{
+    if (ref_kinds[kind].pin && large(host, pfn))
+        head_of(host, pfn)[1].pincount--;
+    frame_put(host, pfn, unit(host, pfn, kind));
 }
 
 void frame_put(struct host *host, uint64_t pfn, uint32_t refs)
 {
-    struct frame *f = frame_of(host, pfn);
-    assert(f->refcount >= refs);
-    f->refcount -= refs;
-    if (f->refcount)
+    struct frame *head = head_of(host, pfn);
+    assert(head->refcount >= refs);
+    head->refcount -= refs;
+    if (head->refcount)
         return;
-    host->frames.nr_data--;
-    give(&host->frames, 0, pfn);
+    uint64_t first = folio_head(host, pfn), nr = folio_nr_pages(host, pfn);
+    unsigned order = head->flags >> FRAME_ORDER_SHIFT;
+    for (uint64_t i = 0; i < nr; i++) {
+        if (head[i].flags & FRAME_ORPHAN)
+            host->arch.forget(host->arch.ctx, first + i);
+        head[i] = (struct frame){0};
+    }
+    host->frames.nr_data -= nr;
+    give(&host->frames, order, first);
 }

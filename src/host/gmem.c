@@ -69,9 +69,27 @@ int gmem_create(struct vm *vm, uint64_t size, uint64_t flags, struct gmem **out,
     return 0;
 }
 
+int gmem_set_order(struct gmem *gmem, unsigned order)
+{
+    if (order > FOLIO_MAX_ORDER || gmem->nr_pages & ((UINT64_C(1) << order) - 1))
+        return -EINVAL;
+    if (gmem->nr_cached)
+        return -EBUSY;
+    gmem->order = order;
+    return 0;
+}
+
 void gmem_get(struct gmem *gmem)
 {
     gmem->refs++;
+}
+
+static bool guest_has(const struct host *host, const struct folio *folio)
+{
+    bool has = false;
+    for (uint64_t i = 0; i < folio->nr; i++)
+        has = has || frame_of(host, folio->pfn + i)->flags & FRAME_GUEST;
+    return has;
 }
 
 /* kvm_gmem_release() and the inode's eviction: no memslot is left, so nothing here belongs to a guest. */
@@ -81,16 +99,16 @@ static void gmem_destroy(struct gmem *g)
     uint64_t index, pfn, freed = 0;
 
     assert(!g->bindings);
-    for (struct pin *p = g->pins; p; p = p->next)
-        p->gmem = NULL;
-    for (uint64_t at = 0; gmem_next_folio(g, at, g->nr_pages, &index, &pfn); at = index + 1) {
-        struct frame *f = frame_of(host, pfn);
+    refs_orphan(g);
+    for (uint64_t at = 0; gmem_next_folio(g, at, g->nr_pages, &index, &pfn);) {
+        struct folio folio;
+        folio_at(g, index, &folio);
+        at = folio.index + folio.nr;
         /* A page that the hypervisor never gave back stays lost: it must not be handed out again. */
-        if (f->flags & FRAME_GUEST)
+        if (guest_has(host, &folio))
             continue;
-        f->owner = 0;
-        frame_put(host, pfn, 1);
-        freed++;
+        folio_leave(g, &folio);
+        freed += folio.nr;
     }
     cache_destroy(g);
     host->arch.file_destroy(host->arch.ctx, g->file);
@@ -169,45 +187,16 @@ struct vm *gmem_binding(const struct gmem *gmem, uint64_t index, uint64_t *gfn)
     return NULL;
 }
 
-static const char *kind_name(const struct pin *pin)
-{
-    static const char *const names[PIN_KIND_COUNT] = {"FOLL_GET", "FOLL_PIN", "FOLL_PIN|FOLL_LONGTERM"};
-    return pin->in_flight ? "fault in flight" : names[pin->kind];
-}
-
-unsigned gmem_holders(const struct gmem *gmem, uint64_t index, struct holder_info *out, unsigned max)
-{
-    uint64_t pfn = cache_lookup(gmem, index);
-    unsigned nr = 0;
-    for (const struct pin *p = gmem->pins; p; p = p->next) {
-        if (index < p->index || index - p->index >= p->nr)
-            continue;
-        /* A hole was punched since: what it holds is the page that was here before. */
-        if (gmem->host->frames.base + p->pfns[index - p->index] != pfn)
-            continue;
-        if (nr < max) {
-            struct holder_info *h = &out[nr];
-            *h = (struct holder_info){.index = index,
-                                      .count = p->kind == PIN_FOLL_GET ? 1 : FOLL_PIN_BIAS,
-                                      .pid = p->pid,
-                                      .since_ns = p->since_ns};
-            snprintf(h->what, sizeof(h->what), "%s", p->label);
-            snprintf(h->kind, sizeof(h->kind), "%s", kind_name(p));
-        }
-        nr++;
-    }
-    return nr;
-}
-
 void gmem_page_report(const struct gmem *gmem, uint64_t index, struct page_report *out)
 {
     *out = (struct page_report){.private = gmem_is_private(gmem, index)};
     out->pfn = cache_lookup(gmem, index);
     out->allocated = out->pfn != 0;
     if (out->allocated) {
-        const struct frame *f = frame_of(gmem->host, out->pfn);
-        out->refcount = f->refcount;
-        out->mapcount = f->mapcount;
+        out->refcount = folio_refcount(gmem->host, out->pfn);
+        out->pincount = folio_pincount(gmem->host, out->pfn);
+        out->mapcount = folio_mapcount(gmem->host, out->pfn);
+        out->order = frame_of(gmem->host, out->pfn)->flags >> FRAME_ORDER_SHIFT;
     }
     uint64_t gfn;
     out->vm = gmem_binding(gmem, index, &gfn);

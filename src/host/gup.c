@@ -1,72 +1,52 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* References to pages, each with its holder: what GUP does in the kernel. */
+/* get_user_pages() on a file's pages: what a client that pins names by offset. */
 #include "src/host/internal.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 
-static uint32_t bias(enum pin_kind kind)
+/* One page of the slow path: faulted in, and taken, under the lock that a conversion holds exclusively. */
+static int pin_page(struct gmem *gmem, uint64_t index, struct ref *ref, struct caller *caller)
 {
-    return kind == PIN_FOLL_GET ? 1 : FOLL_PIN_BIAS;
-}
+    const struct host_arch *arch = &gmem->host->arch;
+    uint64_t pfn;
 
-static struct pin *pin_new(struct gmem *gmem, uint64_t index, uint64_t nr, enum pin_kind kind, const char *label,
-                           uint32_t pid)
-{
-    struct pin *pin = calloc(1, sizeof(*pin) + nr * sizeof(pin->pfns[0]));
-    if (!pin)
-        return NULL;
-    pin->host = gmem->host;
-    pin->gmem = gmem;
-    pin->index = index;
-    pin->kind = kind;
-    pin->pid = pid;
-    pin->task = sched_task_id();
-    pin->since_ns = sched_now();
-    snprintf(pin->label, sizeof(pin->label), "%s", label && *label ? label : "unnamed");
-    return pin;
-}
-
-static void pin_link(struct pin *pin)
-{
-    struct gmem *gmem = pin->gmem;
-    pin->id = pin->host->next_pin++;
-    pin->next = gmem->pins;
-    if (pin->next)
-        pin->next->prev = pin;
-    gmem->pins = pin;
-    pin->host->nr_pins += !pin->in_flight;
-}
-
-/* Gives back what was pinned. */
-static void pin_drop(struct pin *pin)
-{
-    struct host *host = pin->host;
-
-    /* From its end: what others find of it meanwhile is what is still held. */
-    while (pin->nr) {
-        frame_put(host, host->frames.base + pin->pfns[pin->nr - 1], bias(pin->kind));
-        if (--pin->nr)
-            sched_relax_due();
+    if (gmem_is_private(gmem, index)) {
+        caller_explain(caller, "page at offset 0x%llx is private: only shared memory can be pinned",
+                       (unsigned long long)index << HOST_PAGE_SHIFT);
+        return -EFAULT;
     }
-    if (pin->prev)
-        pin->prev->next = pin->next;
-    else if (pin->gmem)
-        pin->gmem->pins = pin->next;
-    if (pin->next)
-        pin->next->prev = pin->prev;
-    host->nr_pins -= !pin->in_flight;
-    free(pin);
+    int rc = gmem_get_folio(gmem, index, &pfn);
+    if (rc)
+        return rc;
+    if (!arch->stage2_allows(arch->ctx, pfn)) {
+        caller_explain(caller,
+                       "page at offset 0x%llx is marked shared, but stage 2 refuses the host: the guest has not "
+                       "shared it",
+                       (unsigned long long)index << HOST_PAGE_SHIFT);
+        return -EFAULT;
+    }
+    return ref_add_page(ref, pfn);
 }
 
-int gmem_pin(struct gmem *gmem, uint64_t offset, uint64_t size, enum pin_kind kind, const char *label, struct pin **out,
+void gup_trace(const struct ref *ref)
+{
+    struct host_event event = {.kind = HOST_EV_pin,
+                               .vm = ref->gmem->vm_id,
+                               .gmem = ref->gmem->id,
+                               .offset = ref->index << HOST_PAGE_SHIFT,
+                               .size = ref->nr << HOST_PAGE_SHIFT,
+                               .a0 = ref->kind,
+                               .a1 = ref->id,
+                               .pid = ref->tag.pid};
+    snprintf(event.note, sizeof(event.note), "%s", ref->label);
+    host_trace(ref->host, &event);
+}
+
+int gmem_pin(struct gmem *gmem, uint64_t offset, uint64_t size, enum ref_kind kind, const char *label, struct ref **out,
              struct caller *caller)
 {
-    struct host *host = gmem->host;
-
-    if ((unsigned)kind >= PIN_KIND_COUNT || !size || (offset | size) & (HOST_PAGE_SIZE - 1)) {
+    if ((unsigned)kind >= REF_USER_KINDS || !size || (offset | size) & (HOST_PAGE_SIZE - 1)) {
         caller_explain(caller,
                        "pin [0x%llx, +0x%llx) kind %u: offset and size are multiples of 4096, size > 0, kind 0..2",
                        (unsigned long long)offset, (unsigned long long)size, kind);
@@ -79,89 +59,35 @@ int gmem_pin(struct gmem *gmem, uint64_t offset, uint64_t size, enum pin_kind ki
                        (unsigned long long)gmem->nr_pages << HOST_PAGE_SHIFT);
         return -EFAULT;
     }
-    struct pin *pin = pin_new(gmem, start, nr, kind, label, caller ? caller->pid : 0);
-    if (!pin)
+    struct ref *ref = ref_new(gmem, start, nr, kind, label, caller ? caller->pid : 0);
+    if (!ref)
         return -ENOMEM;
-    /* GUP finds no PTE and faults each page in, under the lock that a conversion holds exclusively. */
     task_lock_shared(&gmem->invalidate_lock);
     /* Each reference has a known holder from the start. */
-    pin_link(pin);
+    ref_link(ref);
     int rc = 0;
-    while (pin->nr < nr) {
-        uint64_t pfn, index = start + pin->nr;
-        if (gmem_is_private(gmem, index)) {
-            caller_explain(caller, "page at offset 0x%llx is private: only shared memory can be pinned",
-                           (unsigned long long)index << HOST_PAGE_SHIFT);
-            rc = -EFAULT;
-            break;
-        }
-        rc = gmem_get_folio(gmem, index, &pfn);
-        if (rc)
-            break;
-        if (!host->arch.stage2_allows(host->arch.ctx, pfn)) {
-            caller_explain(caller,
-                           "page at offset 0x%llx is marked shared, but stage 2 refuses the host: the guest has not "
-                           "shared it",
-                           (unsigned long long)index << HOST_PAGE_SHIFT);
-            rc = -EFAULT;
-            break;
-        }
-        struct frame *f = frame_of(host, pfn);
-        if (f->refcount > UINT32_MAX - bias(kind)) {
-            rc = -ENOMEM;
-            break;
-        }
-        f->refcount += bias(kind);
-        pin->pfns[pin->nr++] = (uint32_t)(pfn - host->frames.base);
+    while (ref->nr < nr && !(rc = pin_page(gmem, start + ref->nr, ref, caller))) {
         sched_point("gup:pinned");
-        if (pin->nr % RELAX_EVERY == 0)
+        if (ref->nr % RELAX_EVERY == 0)
             sched_relax();
     }
     if (rc) {
-        pin_drop(pin);
+        ref_drop(ref);
     } else {
-        struct host_event event = {.kind = HOST_EV_pin,
-                                   .vm = gmem->vm_id,
-                                   .gmem = gmem->id,
-                                   .offset = offset,
-                                   .size = size,
-                                   .a0 = kind,
-                                   .a1 = pin->id,
-                                   .pid = pin->pid};
-        snprintf(event.note, sizeof(event.note), "%s", pin->label);
-        host_trace(host, &event);
-        *out = pin;
+        gup_trace(ref);
+        *out = ref;
     }
     task_unlock_shared(&gmem->invalidate_lock);
     return rc;
 }
 
-struct pin *fault_ref_get(struct gmem *gmem, uint64_t index, uint64_t pfn, const char *who, uint32_t pid)
+void gmem_unpin(struct ref *ref)
 {
-    struct pin *pin = pin_new(gmem, index, 1, PIN_FOLL_GET, who, pid);
-    if (!pin)
-        return NULL;
-    pin->in_flight = true;
-    pin->nr = 1;
-    pin->pfns[0] = (uint32_t)(pfn - gmem->host->frames.base);
-    frame_of(gmem->host, pfn)->refcount++;
-    pin_link(pin);
-    return pin;
-}
-
-void gmem_unpin(struct pin *pin)
-{
-    if (!pin->in_flight)
-        host_trace(pin->host, &(struct host_event){.kind = HOST_EV_unpin,
-                                                   .gmem = pin->gmem ? pin->gmem->id : 0,
-                                                   .offset = pin->index << HOST_PAGE_SHIFT,
-                                                   .size = pin->nr << HOST_PAGE_SHIFT,
-                                                   .a1 = pin->id,
-                                                   .pid = pin->pid});
-    pin_drop(pin);
-}
-
-uint64_t pin_id(const struct pin *pin)
-{
-    return pin->id;
+    host_trace(ref->host, &(struct host_event){.kind = HOST_EV_unpin,
+                                               .gmem = ref->gmem ? ref->gmem->id : 0,
+                                               .offset = ref->index << HOST_PAGE_SHIFT,
+                                               .size = ref->nr << HOST_PAGE_SHIFT,
+                                               .a1 = ref->id,
+                                               .pid = ref->tag.pid});
+    ref_drop(ref);
 }

@@ -23,7 +23,7 @@ struct host *host_new(const struct host_arch *arch)
         return NULL;
     host->arch = *arch;
     host->next_vm = 1;
-    host->next_pin = 1;
+    host->next_ref = 1;
     host->next_gmem = 1;
     host->history = calloc(CONV_HISTORY, sizeof(*host->history));
     if (!host->history || frames_init(&host->frames, arch->base_pfn, arch->nr_pfns)) {
@@ -49,6 +49,7 @@ void host_counts(const struct host *host, struct host_counts *out)
         .vms = host->nr_vms,
         .gmems = host->nr_gmems,
         .pins = host->nr_pins,
+        .refs = host->nr_refs,
         .ram_frames = host->frames.nr_ram,
         .data_frames = host->frames.nr_data,
         .top_pfn = host->frames.base + host->frames.bump,
@@ -82,7 +83,7 @@ int64_t host_hvc(struct host *host, unsigned cpu, uint64_t number, uint64_t a0, 
 bool host_frame_slot(const struct host *host, uint64_t pfn, struct gmem **gmem, uint64_t *index)
 {
     const struct frame *f = frame_of(host, pfn);
-    if (!f || !f->owner || !f->refcount)
+    if (!f || !f->owner)
         return false;
     *gmem = gmem_by_id(host, f->owner);
     *index = f->index;

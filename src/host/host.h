@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "src/host/ref.h"
 #include "src/host/variants.h"
 
 #define HOST_PAGE_SHIFT 12
@@ -26,7 +27,6 @@ struct host;
 struct vm;
 struct vcpu;
 struct gmem;
-struct pin;
 struct memslot;
 
 /* Who asks, and the words for what went wrong. */
@@ -106,6 +106,9 @@ struct host_arch {
     /* The next run of pages in [start, end) that processes have populated; false when there is none. */
     bool (*populated)(void *ctx, void *file, uint64_t start, uint64_t end, uint64_t *first, uint64_t *past);
     int (*allocate)(void *ctx, void *file, uint64_t start, uint64_t end);
+    /* The page leaves the file, but somebody holds its frame: its bytes live on there, until forget(). */
+    void (*orphan)(void *ctx, void *file, uint64_t index, uint64_t pfn);
+    void (*forget)(void *ctx, uint64_t pfn);
     /* Drops the bytes of [start, end): reads as zero from now on. */
     void (*discard)(void *ctx, void *file, uint64_t start, uint64_t end);
     /* True when the host's stage 2 lets it at the page (whatever the attribute says). */
@@ -131,7 +134,9 @@ struct host *host_new(const struct host_arch *arch);
 void host_free(struct host *host);
 
 struct host_counts {
-    size_t vms, gmems, pins;
+    size_t vms, gmems;
+    size_t pins; /* references that clients hold */
+    size_t refs; /* those and the kernel's own; PTEs are not among them */
     uint64_t ram_frames, data_frames;
     uint64_t top_pfn; /* no frame at or above it was ever used */
 };
@@ -140,9 +145,6 @@ struct vm *host_vm_next(const struct host *host, const struct vm *after);
 struct gmem *host_gmem_next(const struct host *host, const struct gmem *after);
 
 /* ---- frames ----------------------------------------------------------------------------------------------------- */
-
-/* GUP_PIN_COUNTING_BIAS. */
-#define FOLL_PIN_BIAS 1024u
 
 /* The guest_memfd page that lives in a frame: false when the frame holds none. */
 bool host_frame_slot(const struct host *host, uint64_t pfn, struct gmem **gmem, uint64_t *index);
@@ -159,6 +161,13 @@ int gmem_create(struct vm *vm, uint64_t size, uint64_t flags, struct gmem **out,
 void gmem_get(struct gmem *gmem);
 /* The last reference frees the inode and its pages. */
 void gmem_put(struct gmem *gmem);
+
+/*
+ * The order of the folios that the file allocates from now on, 0..9: for the
+ * model of references to large folios; nothing of the ABI asks for it.
+ * -EINVAL: not a whole number of them in the file; -EBUSY: it has pages.
+ */
+int gmem_set_order(struct gmem *gmem, unsigned order);
 
 uint32_t gmem_id(const struct gmem *gmem);
 uint64_t gmem_pages(const struct gmem *gmem);
@@ -188,14 +197,6 @@ struct gmem_attributes2 {
     uint64_t offset, size, attributes, flags;
 };
 
-struct holder_info {
-    char what[48];
-    char kind[32];
-    uint64_t index;
-    uint32_t count, pid;
-    uint64_t since_ns; /* stage time */
-};
-
 #define BUSY_MAX_HOLDERS 8
 struct gmem_busy {
     bool error_offset_valid;
@@ -209,13 +210,15 @@ int gmem_set_attributes2(struct gmem *gmem, const struct gmem_attributes2 *attr,
                          struct gmem_busy *busy);
 /* fallocate(2) on a guest_memfd: kvm_gmem_fallocate() behind vfs_fallocate()'s checks. */
 int gmem_fallocate(struct gmem *gmem, int mode, int64_t offset, int64_t length, struct caller *caller);
-/* Holders of one page; returns how many, fills up to max. */
+/* Holders of one page, PTEs too; returns how many, fills up to max. */
 unsigned gmem_holders(const struct gmem *gmem, uint64_t index, struct holder_info *out, unsigned max);
 
 struct page_report {
     bool private, allocated;
     uint64_t pfn;
-    uint32_t refcount, mapcount;
+    /* The folio's; a pincount only of a large one. */
+    uint32_t refcount, pincount, mapcount;
+    unsigned order;
     struct vm *vm; /* bound here, or NULL */
     uint64_t gpa;
     bool converted; /* the fields below are set */
@@ -224,13 +227,12 @@ struct page_report {
     uint32_t converted_pid;
     char converted_by[32];
 };
+/* What the folio's refcount, pincount and mapcount must be, by its holders (I6); all 0 of a hole. */
+struct holder_sum {
+    uint64_t refs, pins, maps;
+};
+void gmem_holders_sum(const struct gmem *gmem, uint64_t index, struct holder_sum *out);
 void gmem_page_report(const struct gmem *gmem, uint64_t index, struct page_report *out);
-
-enum pin_kind { PIN_FOLL_GET = 0, PIN_FOLL_PIN = 1, PIN_FOLL_LONGTERM = 2, PIN_KIND_COUNT };
-int gmem_pin(struct gmem *gmem, uint64_t offset, uint64_t size, enum pin_kind kind, const char *label, struct pin **out,
-             struct caller *caller);
-void gmem_unpin(struct pin *pin);
-uint64_t pin_id(const struct pin *pin);
 
 /* ---- host processes whose page tables EL1 keeps (simulated stage) -------------------------------------------------
  */

@@ -17,20 +17,34 @@
 /*
  * One frame of RAM, 16 bytes.
  *
- * refcount counts as the kernel's does for an order-0 folio: 1 for the page
- * cache, 1 a FOLL_GET, 1024 a FOLL_PIN, 1 a PTE.  Invariant: refcount == 0 iff
- * the frame is free.
+ * The counts of a folio are the kernel's.  Order 0: 1 for the page cache, 1 a
+ * FOLL_GET, 1024 a FOLL_PIN, 1 a PTE.  Large: in its first frame, one for each
+ * page in the page cache and 1 a reference of any kind; FOLL_PINs are counted
+ * in the second frame, as the kernel does.  Each page has its own mapcount.
+ * Invariant: the first frame's refcount is 0 iff the folio is free.
  */
 struct frame {
-    uint32_t refcount;
+    union {
+        uint32_t refcount;
+        uint32_t pincount; /* in the second frame of a large folio */
+    };
     uint16_t mapcount;
     uint16_t flags;
     uint32_t owner; /* gmem id while in its page cache, 0 otherwise */
     uint32_t index; /* page in that file; next free frame while free */
 };
-#define FRAME_GUEST 0x1 /* EL2 has it in a guest's stage 2: donated, or shared with an unprotected VM */
+#define FRAME_GUEST 0x1  /* EL2 has it in a guest's stage 2: donated, or shared with an unprotected VM */
+#define FRAME_ORPHAN 0x2 /* it left its file while somebody held it: the stage keeps its bytes */
+#define FRAME_ORDER_SHIFT 12
 
-#define RAM_MAX_ORDER 5
+/* 2 MiB. */
+#define FOLIO_MAX_ORDER 9
+#define RAM_MAX_ORDER (FOLIO_MAX_ORDER + 1)
+
+/* The folio that holds a page of a file. */
+struct folio {
+    uint64_t pfn, index, nr;
+};
 
 struct frames {
     struct frame *table;
@@ -60,8 +74,9 @@ struct gmem {
     struct rangemap last_conv; /* sequence number of the last conversion, 0 none */
     struct cache_tree cache;
     uint64_t nr_cached;
+    unsigned order; /* of the folios that it allocates */
     struct memslot_link *bindings;
-    struct pin *pins;
+    struct ref *holders; /* references to its pages; a page that was punched out may be among them */
     void *file;
     struct gmem *next, *prev;
 };
@@ -73,18 +88,25 @@ struct memslot_link {
     struct memslot_link *next;
 };
 
-struct pin {
-    struct host *host;
-    struct gmem *gmem; /* NULL once the inode is gone: pins do not hold it */
-    uint64_t id;
-    uint64_t index, nr;
-    enum pin_kind kind;
-    bool in_flight; /* a fault's own reference, not a user's */
-    char label[48];
+/* Who took a reference, when, and where in its operation. */
+struct ref_tag {
     uint32_t pid;
+    unsigned cpu;
     uint64_t task, since_ns;
-    struct pin *next, *prev; /* in gmem->pins */
-    uint32_t pfns[];         /* relative to frames.base */
+    const char *point;
+};
+
+struct ref {
+    struct host *host;
+    struct gmem *gmem; /* NULL once the inode is gone: references do not hold it */
+    uint64_t id;
+    uint64_t index, nr; /* pages of the file when it was taken; nr grows and shrinks at the end */
+    enum ref_kind kind;
+    struct ref_tag tag;
+    char label[48];
+    uint32_t *pfns; /* of each page, relative to frames.base */
+    struct ref *next, *prev;
+    struct ref **list; /* it is in: gmem->holders or host->orphans */
 };
 
 #define CONV_HISTORY 4096
@@ -134,8 +156,9 @@ struct host {
     struct frames frames;
     struct vm *vms;
     struct gmem *gmems;
-    size_t nr_vms, nr_gmems, nr_pins;
-    uint64_t next_vm, next_pin, conv_seq;
+    struct ref *orphans; /* whose inode is gone */
+    size_t nr_vms, nr_gmems, nr_pins, nr_refs;
+    uint64_t next_vm, next_ref, conv_seq;
     uint32_t next_gmem;
     struct conversion *history; /* ring of CONV_HISTORY */
     struct mm *mms;
@@ -174,10 +197,21 @@ void frames_destroy(struct frames *frames);
 /* A host-kernel frame (tables, structures), order n: contiguous and aligned.  0 or -ENOMEM. */
 int ram_alloc(struct host *host, unsigned order, uint64_t *pfn);
 void ram_free(struct host *host, unsigned order, uint64_t pfn);
+/* The frames of a folio of the file's order that holds index: *pfn is its first. */
 int data_alloc(struct host *host, struct gmem *gmem, uint64_t index, uint64_t *pfn);
 struct frame *frame_of(const struct host *host, uint64_t pfn);
-/* Drops references of a data frame; frees it at 0. */
+/* Drops plain references of a folio, of which pfn is a page; frees it at 0. */
 void frame_put(struct host *host, uint64_t pfn, uint32_t refs);
+/* A reference as the kind counts; false when the count would overflow. */
+bool folio_get(struct host *host, uint64_t pfn, enum ref_kind kind);
+void folio_put(struct host *host, uint64_t pfn, enum ref_kind kind);
+uint64_t folio_nr_pages(const struct host *host, uint64_t pfn);
+uint64_t folio_head(const struct host *host, uint64_t pfn);
+uint32_t folio_refcount(const struct host *host, uint64_t pfn);
+uint32_t folio_pincount(const struct host *host, uint64_t pfn); /* of a large folio; 0 of another */
+uint32_t folio_mapcount(const struct host *host, uint64_t pfn); /* of all its pages */
+/* Exact for a large folio; of an order-0 one, a count of 1024 and more. */
+bool folio_maybe_dma_pinned(const struct host *host, uint64_t pfn);
 
 /* ---- filemap.c ---- */
 void cache_init(struct gmem *gmem);
@@ -186,6 +220,10 @@ uint64_t cache_lookup(const struct gmem *gmem, uint64_t index);
 /* -ENOMEM; the page must be a hole. */
 int cache_insert(struct gmem *gmem, uint64_t index, uint64_t pfn);
 void cache_remove(struct gmem *gmem, uint64_t index);
+/* The folio that has the page; false when it is a hole. */
+bool folio_at(const struct gmem *gmem, uint64_t index, struct folio *out);
+/* A folio leaves its file: the page cache's references end, and who holds it else keeps its bytes. */
+void folio_leave(struct gmem *gmem, const struct folio *folio);
 void cache_destroy(struct gmem *gmem);
 /* The page's folio, allocated when it is a hole: kvm_gmem_get_folio(). */
 int gmem_get_folio(struct gmem *gmem, uint64_t index, uint64_t *pfn);
@@ -197,13 +235,34 @@ struct gmem *gmem_by_id(const struct host *host, uint32_t id);
 /* The binding that covers index: gfn of the page in *gfn; NULL when unbound. */
 struct vm *gmem_binding(const struct gmem *gmem, uint64_t index, uint64_t *gfn);
 
+/* ---- ref.c ---- */
+void ref_tag(struct ref_tag *tag, uint32_t pid);
+/* Neither linked nor holding a page yet.  pfns has room for all that it will hold. */
+void ref_init(struct ref *ref, struct gmem *gmem, uint64_t index, enum ref_kind kind, const char *label, uint32_t pid,
+              uint32_t *pfns);
+/* The same on the heap; NULL when out of memory. */
+struct ref *ref_new(struct gmem *gmem, uint64_t index, uint64_t nr, enum ref_kind kind, const char *label,
+                    uint32_t pid);
+void ref_link(struct ref *ref);
+void ref_unlink(struct ref *ref);
+/* To another kind that counts the same. */
+void ref_set_kind(struct ref *ref, enum ref_kind kind);
+/* The next page: -ENOMEM when its count would overflow. */
+int ref_add_page(struct ref *ref, uint64_t pfn);
+void ref_put_pages(struct ref *ref);
+/* The inode goes, its references stay. */
+void refs_orphan(struct gmem *gmem);
+void holder_fill(struct holder_info *out, enum ref_kind kind, const struct ref_tag *tag, const char *what);
+
 /* ---- gup.c ---- */
-/* A fault's reference between lookup and PTE: shows up as holder "fault in flight". */
-struct pin *fault_ref_get(struct gmem *gmem, uint64_t index, uint64_t pfn, const char *who, uint32_t pid);
+void gup_trace(const struct ref *ref);
 
 /* ---- mm.c ---- */
 /* unmap_mapping_pages(): drops every PTE of the range in every mm. */
 void unmap_mapping_range(struct gmem *gmem, uint64_t start, uint64_t end);
+/* PTEs as holders of a folio: as gmem_holders() and gmem_holders_sum(). */
+unsigned pte_holders(const struct gmem *gmem, const struct folio *folio, struct holder_info *out, unsigned max);
+void pte_sum(const struct gmem *gmem, const struct folio *folio, struct holder_sum *sum);
 
 /* ---- host.c ---- */
 void host_trace(struct host *host, const struct host_event *event);

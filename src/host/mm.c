@@ -21,6 +21,7 @@
 struct pte {
     uint64_t index; /* page in the file */
     uint64_t pfn;
+    struct ref_tag tag;
     UT_hash_handle hh;
 };
 
@@ -67,7 +68,7 @@ static void drop_pte(struct vma *vma, struct pte *pte)
 {
     struct host *host = vma->gmem->host;
     frame_of(host, pte->pfn)->mapcount--;
-    frame_put(host, pte->pfn, 1);
+    folio_put(host, pte->pfn, REF_PTE);
     HASH_DEL(vma->ptes, pte);
     free(pte);
 }
@@ -171,7 +172,7 @@ bool mm_pte_present(const struct mm *mm, uint64_t va, uint64_t *pfn)
  * the shared lock; the PTE is set after it was dropped, and what protects that
  * gap is the folio's reference.
  */
-static int fault_lookup(struct mm *mm, struct gmem *gmem, uint64_t index, bool write, uint64_t *pfn, struct pin **ref)
+static int fault_lookup(struct mm *mm, struct gmem *gmem, uint64_t index, bool write, uint64_t *pfn, struct ref **ref)
 {
     int rc;
 
@@ -182,8 +183,7 @@ static int fault_lookup(struct mm *mm, struct gmem *gmem, uint64_t index, bool w
     } else {
         rc = gmem_get_folio(gmem, index, pfn);
         if (!rc) {
-            *ref = fault_ref_get(gmem, index, *pfn, mm->name, mm->pid);
-            rc = *ref ? 0 : -ENOMEM;
+            rc = ref_take(gmem, index, REF_FAULT, mm->name, mm->pid, ref);
         }
     }
     task_unlock_shared(&gmem->invalidate_lock);
@@ -198,7 +198,7 @@ static int fault_lookup(struct mm *mm, struct gmem *gmem, uint64_t index, bool w
     return rc;
 }
 
-static int set_pte(struct vma *vma, uint64_t index, uint64_t pfn)
+static int set_pte(const struct mm *mm, struct vma *vma, uint64_t index, uint64_t pfn)
 {
     if (pte_at(vma, index))
         return 0;
@@ -207,20 +207,24 @@ static int set_pte(struct vma *vma, uint64_t index, uint64_t pfn)
         return -ENOMEM;
     pte->index = index;
     pte->pfn = pfn;
+    ref_tag(&pte->tag, mm->pid);
     HASH_ADD(hh, vma->ptes, index, sizeof(pte->index), pte);
     if (!pte->hh.tbl) {
         free(pte);
         return -ENOMEM;
     }
-    struct frame *f = frame_of(vma->gmem->host, pfn);
-    f->refcount++;
-    f->mapcount++;
+    if (!folio_get(vma->gmem->host, pfn, REF_PTE)) {
+        HASH_DEL(vma->ptes, pte);
+        free(pte);
+        return -ENOMEM;
+    }
+    frame_of(vma->gmem->host, pfn)->mapcount++;
     return 0;
 }
 
 static int fault_vma(struct mm *mm, struct vma *vma, uint64_t index, bool write, uint64_t *pfn)
 {
-    struct pin *ref = NULL;
+    struct ref *ref = NULL;
 
     for (;;) {
         int rc = fault_lookup(mm, vma->gmem, index, write, pfn, &ref);
@@ -230,10 +234,10 @@ static int fault_vma(struct mm *mm, struct vma *vma, uint64_t index, bool write,
         if (cache_lookup(vma->gmem, index) == *pfn)
             break;
         /* A hole was punched meanwhile: no PTE may point at a page that has left the file. */
-        gmem_unpin(ref);
+        ref_drop(ref);
     }
-    int rc = set_pte(vma, index, *pfn);
-    gmem_unpin(ref);
+    int rc = set_pte(mm, vma, index, *pfn);
+    ref_drop(ref);
     return rc;
 }
 
@@ -261,4 +265,60 @@ void unmap_mapping_range(struct gmem *gmem, uint64_t start, uint64_t end)
             }
         }
     }
+}
+
+/* ---- PTEs as holders ------------------------------------------------------------------------------------------------
+ */
+
+/* Calls fn for each PTE of a folio. */
+static void each_pte(const struct gmem *gmem, const struct folio *folio,
+                     void (*fn)(void *ctx, const struct mm *mm, const struct vma *vma, const struct pte *pte),
+                     void *ctx)
+{
+    for (const struct mm *mm = gmem->host->mms; mm; mm = mm->next)
+        for (const struct vma *v = mm->vmas; v; v = v->next)
+            for (uint64_t i = 0; v->gmem == gmem && i < folio->nr; i++) {
+                const struct pte *pte = pte_at(v, folio->index + i);
+                if (pte && pte->pfn == folio->pfn + i)
+                    fn(ctx, mm, v, pte);
+            }
+}
+
+struct holder_list {
+    struct holder_info *out;
+    unsigned nr, max;
+};
+
+static void list_one(void *ctx, const struct mm *mm, const struct vma *vma, const struct pte *pte)
+{
+    struct holder_list *list = ctx;
+    if (list->nr < list->max) {
+        struct holder_info *h = &list->out[list->nr];
+        holder_fill(h, REF_PTE, &pte->tag, mm->name);
+        h->index = pte->index;
+        h->va = vma->va + ((pte->index - vma->index) << HOST_PAGE_SHIFT);
+    }
+    list->nr++;
+}
+
+unsigned pte_holders(const struct gmem *gmem, const struct folio *folio, struct holder_info *out, unsigned max)
+{
+    struct holder_list list = {.out = out, .max = max};
+    each_pte(gmem, folio, list_one, &list);
+    return list.nr;
+}
+
+static void count_one(void *ctx, const struct mm *mm, const struct vma *vma, const struct pte *pte)
+{
+    struct holder_sum *sum = ctx;
+    (void)mm;
+    (void)vma;
+    (void)pte;
+    sum->refs++;
+    sum->maps++;
+}
+
+void pte_sum(const struct gmem *gmem, const struct folio *folio, struct holder_sum *sum)
+{
+    each_pte(gmem, folio, count_one, sum);
 }

@@ -34,19 +34,22 @@ static void el2_report(void *ctx, const char *text)
 /* Pages of a range that are looked at before others may run. */
 #define STEP_PAGES UINT64_C(1024)
 
-/* A folio's reference count is what its known holders add up to (background.md, I6). */
+/* A folio's counts are what its known holders add up to. */
 static void check_folio(struct audit *a, const struct gmem *g, uint64_t index)
 {
     struct page_report page;
-    struct holder_info holders[64];
+    struct holder_sum sum;
     gmem_page_report(g, index, &page);
-    unsigned nr = gmem_holders(g, index, holders, 64);
-    uint64_t expected = 1 + page.mapcount;
-    for (unsigned i = 0; i < nr && i < 64; i++)
-        expected += holders[i].count;
-    if (nr <= 64 && page.refcount != expected)
-        problem(a, "guest_memfd %u page 0x%" PRIx64 ": refcount %u, its holders add up to %" PRIu64, gmem_id(g), index,
-                page.refcount, expected);
+    gmem_holders_sum(g, index, &sum);
+    if (page.refcount != sum.refs)
+        problem(a, "I6: guest_memfd %u page 0x%" PRIx64 ": refcount %u, its holders add up to %" PRIu64, gmem_id(g),
+                index, page.refcount, sum.refs);
+    if (page.mapcount != sum.maps)
+        problem(a, "I6: guest_memfd %u page 0x%" PRIx64 ": mapcount %u, PTEs of it there are %" PRIu64, gmem_id(g),
+                index, page.mapcount, sum.maps);
+    if (page.order && page.pincount != sum.pins)
+        problem(a, "I6: guest_memfd %u page 0x%" PRIx64 ": pincount %u, pinned by %" PRIu64, gmem_id(g), index,
+                page.pincount, sum.pins);
 }
 
 static void check_side(struct audit *a, struct mfile_state *f, uint64_t start, uint64_t end, bool attr, bool side)

@@ -237,6 +237,20 @@ int file_allocate(void *ctx, void *file, uint64_t start, uint64_t end)
     return rc;
 }
 
+void file_orphan(void *ctx, void *file, uint64_t index, uint64_t pfn)
+{
+    struct machine *m = ctx;
+    if (m->config.stage->orphan)
+        m->config.stage->orphan(m->config.stage_ctx, &state(file)->file, index, pfn);
+}
+
+void file_forget(void *ctx, uint64_t pfn)
+{
+    struct machine *m = ctx;
+    if (m->config.stage->forget)
+        m->config.stage->forget(m->config.stage_ctx, pfn);
+}
+
 void file_discard(void *ctx, void *file, uint64_t start, uint64_t end)
 {
     struct machine *m = ctx;

@@ -102,6 +102,8 @@ int file_prepare(void *ctx, void *file, uint64_t start, uint64_t end, bool to_sh
 void file_commit(void *ctx, void *file, uint64_t start, uint64_t end);
 bool file_populated(void *ctx, void *file, uint64_t start, uint64_t end, uint64_t *first, uint64_t *past);
 int file_allocate(void *ctx, void *file, uint64_t start, uint64_t end);
+void file_orphan(void *ctx, void *file, uint64_t index, uint64_t pfn);
+void file_forget(void *ctx, uint64_t pfn);
 void file_discard(void *ctx, void *file, uint64_t start, uint64_t end);
 
 #endif

@@ -127,6 +127,8 @@ int machine_new(const struct machine_config *config, struct machine **out)
             .populated = file_populated,
             .allocate = file_allocate,
             .discard = file_discard,
+            .orphan = file_orphan,
+            .forget = file_forget,
             .stage2_allows = arch_stage2_allows,
             .slot_add = arch_slot_add,
             .slot_remove = arch_slot_remove,

@@ -52,6 +52,17 @@ uint64_t sched_now(void);
 /* Number of the running task, for reports; 0 outside any task. */
 uint64_t sched_task_id(void);
 
+/* The label that the running task passed last; NULL: none, or no task runs. */
+const char *sched_last_point(void);
+
+/*
+ * The CPU that the running task is on: model code that keeps something for
+ * each CPU (batches, TLBs) asks for it.  A task stays where it is until it says
+ * otherwise; it starts on CPU 0.
+ */
+unsigned sched_cpu(void);
+void sched_set_cpu(unsigned cpu);
+
 /*
  * Readers-writer lock, first come, first served: neither a stream of writers
  * nor one of readers keeps others out.  Not recursive.  Waiting for it cannot

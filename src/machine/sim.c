@@ -41,6 +41,7 @@ struct sim_vcpu {
 struct sim {
     struct machine *machine;
     struct sim_vcpu *vcpus;
+    struct sim_page *orphans; /* by pfn: bytes of frames that left their file while somebody held them */
 };
 
 struct sim *sim_new(void)
@@ -57,18 +58,22 @@ void sim_free(struct sim *sim)
 {
     if (!sim)
         return;
-    assert(!sim->vcpus);
+    assert(!sim->vcpus && !sim->orphans);
     free(sim);
 }
 
 /* ---- bytes ------------------------------------------------------------------------------------------------------- */
 
+static struct sim_page *in_table(struct sim_page *pages, uint64_t key)
+{
+    struct sim_page *p;
+    HASH_FIND(hh, pages, &key, sizeof(key), p);
+    return p;
+}
+
 static struct sim_page *page_at(struct mfile *file, uint64_t index)
 {
-    struct sim_file *f = file->stage;
-    struct sim_page *p;
-    HASH_FIND(hh, f->pages, &index, sizeof(index), p);
-    return p;
+    return in_table(((struct sim_file *)file->stage)->pages, index);
 }
 
 static struct sim_page *page_get(struct mfile *file, uint64_t index, bool in_host)
@@ -189,6 +194,31 @@ static void sim_discard(void *ctx, struct mfile *file, bool in_host, uint64_t st
         if (p->index >= start && p->index < end && p->in_host == in_host)
             drop(f, p);
     }
+}
+
+static void sim_orphan(void *ctx, struct mfile *file, uint64_t index, uint64_t pfn)
+{
+    struct sim *sim = ctx;
+    struct sim_file *f = file->stage;
+    struct sim_page *p = page_at(file, index);
+    if (!p)
+        return;
+    HASH_DEL(f->pages, p);
+    p->index = pfn;
+    HASH_ADD(hh, sim->orphans, index, sizeof(p->index), p);
+    /* Without memory for the table the holder finds zeros. */
+    if (!p->hh.tbl)
+        free(p);
+}
+
+static void sim_forget(void *ctx, uint64_t pfn)
+{
+    struct sim *sim = ctx;
+    struct sim_page *p = in_table(sim->orphans, pfn);
+    if (!p)
+        return;
+    HASH_DEL(sim->orphans, p);
+    free(p);
 }
 
 static int sim_read(void *ctx, struct mfile *file, bool in_host, uint64_t offset, void *buf, size_t length)
@@ -321,7 +351,11 @@ enum sim_access sim_kernel_load(struct sim *sim, uint64_t pfn, bool fixup, void 
             return injected(end);
         }
         if (!host_frame_slot(machine_host(sim->machine), pfn, &gmem, &index)) {
-            memset(buf, 0, length);
+            const struct sim_page *p = in_table(sim->orphans, pfn);
+            if (p)
+                memcpy(buf, p->bytes, length);
+            else
+                memset(buf, 0, length);
             return SIM_OK;
         }
         struct mfile *file = machine_file(gmem);
@@ -513,6 +547,8 @@ const struct stage_ops sim_stage_ops = {
     .populated = sim_populated,
     .allocate = sim_allocate,
     .discard = sim_discard,
+    .orphan = sim_orphan,
+    .forget = sim_forget,
     .read = sim_read,
     .write = sim_write,
     .slot_add = sim_slot_add,

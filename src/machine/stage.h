@@ -51,6 +51,12 @@ struct stage_ops {
                       uint64_t *past);
     int (*allocate)(void *ctx, struct mfile *file, bool in_host, uint64_t start, uint64_t end);
     void (*discard)(void *ctx, struct mfile *file, bool in_host, uint64_t start, uint64_t end);
+    /*
+     * The page's frame lives on without the file, as somebody holds it: its bytes go with the frame until forget().
+     * NULL on a stage where the kernel sees to that.
+     */
+    void (*orphan)(void *ctx, struct mfile *file, uint64_t index, uint64_t pfn);
+    void (*forget)(void *ctx, uint64_t pfn);
     /* Bytes of one page as the hypervisor sees them. */
     int (*read)(void *ctx, struct mfile *file, bool in_host, uint64_t offset, void *buf, size_t length);
     int (*write)(void *ctx, struct mfile *file, bool in_host, uint64_t offset, const void *buf, size_t length);

@@ -40,6 +40,8 @@ struct task {
     ucontext_t context;
     struct sched *sched;
     const char *name;
+    const char *point; /* passed last */
+    unsigned cpu;
     void (*fn)(void *arg);
     void *arg;
     char *stack;
@@ -417,8 +419,26 @@ void sched_relax_due(void)
 void sched_point(const char *label)
 {
     struct sched *s = active;
-    if (s && s->current && s->config.point)
+    if (!s || !s->current)
+        return;
+    s->current->point = label;
+    if (s->config.point)
         s->config.point(s->config.ctx, s->current, label);
+}
+
+const char *sched_last_point(void)
+{
+    return active && active->current ? active->current->point : NULL;
+}
+
+unsigned sched_cpu(void)
+{
+    return active && active->current ? active->current->cpu : 0;
+}
+
+void sched_set_cpu(unsigned cpu)
+{
+    running()->cpu = cpu;
 }
 
 uint64_t sched_now(void)

@@ -25,7 +25,7 @@ struct sim_world {
     struct gmem *gmem;
     struct mm *mm;
     uint64_t va;
-    struct pin *pins[WORLD_PINS];
+    struct ref *pins[WORLD_PINS];
 
     /* The VMM's vCPU thread. */
     struct waitq wanted;
@@ -210,7 +210,7 @@ static int sim_convert(struct world *w, uint64_t offset, uint64_t size, uint64_t
 static int sim_pin(struct world *w, uint64_t page, uint64_t nr, enum world_pin kind, const char *label, unsigned slot)
 {
     struct sim_world *s = backend(w);
-    return gmem_pin(s->gmem, page * HOST_PAGE_SIZE, nr * HOST_PAGE_SIZE, (enum pin_kind)kind, label, &s->pins[slot],
+    return gmem_pin(s->gmem, page * HOST_PAGE_SIZE, nr * HOST_PAGE_SIZE, (enum ref_kind)kind, label, &s->pins[slot],
                     &s->caller);
 }
 
@@ -256,11 +256,14 @@ static void sim_page(struct world *w, uint64_t page, struct world_page *out)
     struct holder_info holders[8];
     unsigned nr = gmem_holders(backend(w)->gmem, page, holders, 8);
 
-    out->private = gmem_is_private(backend(w)->gmem, page);
-    out->holders = nr;
-    out->refs = 0;
-    for (unsigned i = 0; i < nr && i < 8; i++)
+    *out = (struct world_page){.private = gmem_is_private(backend(w)->gmem, page)};
+    for (unsigned i = 0; i < nr && i < 8; i++) {
+        /* Of a real process the real kernel has the PTEs. */
+        if (holders[i].ref == REF_PTE)
+            continue;
+        out->holders++;
         out->refs += holders[i].count;
+    }
 }
 
 static void report(void *ctx, const char *text)

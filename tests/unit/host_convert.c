@@ -92,9 +92,9 @@ static void argument_table(struct simworld *w)
         {0, UINT64_C(1) << 63, PRIVATE, 0, "ends at"},
         {-2 * P, P, PRIVATE, 0, "ends at"},
     };
-    struct pin *pin;
+    struct ref *pin;
     sw_must(sim_host_write(w->sim, w->mm, w->va, "x", 1), SIM_OK);
-    sw_must(gmem_pin(w->gmem, P, P, PIN_FOLL_PIN, "x", &pin, &w->caller), 0);
+    sw_must(gmem_pin(w->gmem, P, P, REF_FOLL_PIN, "x", &pin, &w->caller), 0);
     sw_must(sw_convert(w, 4, 2, true), 0);
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
         refused(w, w->gmem, &table[i]);
@@ -116,11 +116,11 @@ static void no_private_memory(struct simworld *w)
 static void idempotent(struct simworld *w)
 {
     struct page_report page;
-    struct pin *pin;
+    struct ref *pin;
     uint64_t pfn;
 
     sw_must(sim_host_write(w->sim, w->mm, w->va, "x", 1), SIM_OK);
-    sw_must(gmem_pin(w->gmem, P, P, PIN_FOLL_PIN, "x", &pin, &w->caller), 0);
+    sw_must(gmem_pin(w->gmem, P, P, REF_FOLL_PIN, "x", &pin, &w->caller), 0);
     uint64_t before = sw_hash(w->gmem);
     /* Already shared: no unmapping, no look at references, no record. */
     sw_must(sw_convert(w, 0, 16, false), 0);
@@ -172,19 +172,19 @@ static void refused_at(struct simworld *w, uint64_t start, uint64_t nr, uint64_t
     }
 }
 
-static const char *const kinds[PIN_KIND_COUNT] = {"FOLL_GET", "FOLL_PIN", "FOLL_PIN|FOLL_LONGTERM"};
+static const char *const kinds[REF_USER_KINDS] = {"FOLL_GET", "FOLL_PIN", "FOLL_PIN|FOLL_LONGTERM"};
 
 static void each_kind_of_pin(struct simworld *w)
 {
     static const char contents[] = "all sixteen pages";
     for (uint64_t i = 0; i < 16; i++)
         sw_must(sim_host_write(w->sim, w->mm, w->va + i * P, &contents[i], 1), SIM_OK);
-    for (int kind = 0; kind < PIN_KIND_COUNT; kind++) {
-        struct pin *late, *pin;
+    for (unsigned kind = 0; kind < REF_USER_KINDS; kind++) {
+        struct ref *late, *pin;
         char byte;
-        sw_must(gmem_pin(w->gmem, 9 * P, P, PIN_FOLL_GET, "later", &late, &w->caller), 0);
+        sw_must(gmem_pin(w->gmem, 9 * P, P, REF_FOLL_GET, "later", &late, &w->caller), 0);
         w->caller.pid = 4711;
-        sw_must(gmem_pin(w->gmem, 6 * P, 2 * P, (enum pin_kind)kind, "ring0", &pin, &w->caller), 0);
+        sw_must(gmem_pin(w->gmem, 6 * P, 2 * P, (enum ref_kind)kind, "ring0", &pin, &w->caller), 0);
         w->caller.pid = 100;
 
         refused_at(w, 4, 8, 6);
@@ -193,7 +193,7 @@ static void each_kind_of_pin(struct simworld *w)
         assert_string_equal(w->busy.holders[0].kind, kinds[kind]);
         assert_int_equal(w->busy.holders[0].pid, 4711);
         assert_int_equal(w->busy.holders[0].index, 6);
-        assert_int_equal(w->busy.holders[0].count, kind == PIN_FOLL_GET ? 1 : FOLL_PIN_BIAS);
+        assert_int_equal(w->busy.holders[0].count, kind == REF_FOLL_GET ? 1 : FOLL_PIN_BIAS);
         assert_non_null(strstr(w->caller.message, "ring0"));
         assert_non_null(strstr(w->caller.message, "4711"));
         refused_at(w, 7, 2, 7);
@@ -222,13 +222,13 @@ static void each_kind_of_pin(struct simworld *w)
 /* folio_maybe_dma_pinned() begins at 1024; the count below it is as good a reason. */
 static void many_plain_references(struct simworld *w)
 {
-    static struct pin *pins[FOLL_PIN_BIAS + 1];
+    static struct ref *pins[FOLL_PIN_BIAS + 1];
     struct page_report page;
     sw_must(sim_host_write(w->sim, w->mm, w->va + 5 * P, "x", 1), SIM_OK);
     sw_must(sw_convert(w, 5, 1, true), 0);
     sw_must(sw_convert(w, 5, 1, false), 0);
     for (unsigned i = 0; i <= FOLL_PIN_BIAS; i++)
-        assert_int_equal(gmem_pin(w->gmem, 5 * P, P, PIN_FOLL_GET, "pipe", &pins[i], &w->caller), 0);
+        assert_int_equal(gmem_pin(w->gmem, 5 * P, P, REF_FOLL_GET, "pipe", &pins[i], &w->caller), 0);
     for (unsigned left = FOLL_PIN_BIAS + 1; left; left--) {
         gmem_page_report(w->gmem, 5, &page);
         assert_int_equal(page.refcount, 1 + left);
@@ -461,7 +461,7 @@ static void no_frames_for_what_was_touched(struct simworld *w)
 }
 
 /* The same for what surrounds conversions: a clear error, nothing half done, nothing leaked. */
-static int one_call(struct simworld *w, unsigned which, struct gmem **gmem, struct pin **pin)
+static int one_call(struct simworld *w, unsigned which, struct gmem **gmem, struct ref **pin)
 {
     uint64_t va;
     int rc;
@@ -469,7 +469,7 @@ static int one_call(struct simworld *w, unsigned which, struct gmem **gmem, stru
     case 0:
         return gmem_create(w->vm, 8 * P, 0, gmem, &w->caller);
     case 1:
-        return gmem_pin(w->gmem, 2 * P, 4 * P, PIN_FOLL_PIN, "x", pin, &w->caller);
+        return gmem_pin(w->gmem, 2 * P, 4 * P, REF_FOLL_PIN, "x", pin, &w->caller);
     case 2:
         return gmem_fallocate(w->gmem, FALLOC_FL_KEEP_SIZE, 0, 8 * P, &w->caller);
     case 3:
@@ -486,7 +486,7 @@ static void allocations_of_other_calls_fail(struct simworld *w)
 {
     static const int allowed[] = {-ENOMEM, -ENOMEM, -ENOMEM, -ENOMEM, -ENOMEM, -ENOMEM};
     struct gmem *gmem = NULL;
-    struct pin *pin = NULL;
+    struct ref *pin = NULL;
     for (unsigned which = 0; which < sizeof(allowed) / sizeof(allowed[0]); which++) {
         unsigned n;
         for (n = 1;; n++) {

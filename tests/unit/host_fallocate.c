@@ -127,14 +127,14 @@ static void allocation(struct simworld *w)
 static void pinned(struct simworld *w)
 {
     char byte = 'q';
-    struct pin *pin, *second;
+    struct ref *pin, *second;
     uint64_t pfn;
     struct holder_info holder;
     struct gmem *owner;
     uint64_t index;
 
     sw_must(sim_host_write(w->sim, w->mm, w->va + 2 * P, "k", 1), SIM_OK);
-    sw_must(gmem_pin(w->gmem, P, 3 * P, PIN_FOLL_PIN, "ring", &pin, &w->caller), 0);
+    sw_must(gmem_pin(w->gmem, P, 3 * P, REF_FOLL_PIN, "ring", &pin, &w->caller), 0);
     uint64_t held = page_at(w, 2).pfn;
     sw_must(gmem_fallocate(w->gmem, PUNCH, 2 * P, P, &w->caller), 0);
     assert_false(page_at(w, 2).allocated);
@@ -155,7 +155,7 @@ static void pinned(struct simworld *w)
     assert_int_equal(w->busy.error_offset, P);
     sw_must(sw_convert(w, 2, 1, false), 0);
     /* A pin of the new page does not mix with that of the old one. */
-    sw_must(gmem_pin(w->gmem, 2 * P, P, PIN_FOLL_GET, "second", &second, &w->caller), 0);
+    sw_must(gmem_pin(w->gmem, 2 * P, P, REF_FOLL_GET, "second", &second, &w->caller), 0);
     assert_int_equal(gmem_holders(w->gmem, 2, &holder, 1), 1);
     assert_string_equal(holder.what, "second");
     gmem_unpin(pin);
@@ -319,8 +319,8 @@ static void fault_in_flight_then_unmapped(struct simworld *w)
 static void convert_against_punch(struct simworld *w)
 {
     struct sw_job job = {.w = w, .page = 0, .nr = 16, .to_private = true, .rc = 1};
-    struct pin *pin;
-    sw_must(gmem_pin(w->gmem, 3 * (uint64_t)P, P, PIN_FOLL_PIN, "x", &pin, &w->caller), 0);
+    struct ref *pin;
+    sw_must(gmem_pin(w->gmem, 3 * (uint64_t)P, P, REF_FOLL_PIN, "x", &pin, &w->caller), 0);
     sw_stop_at(w, "convert:locked");
     sw_spawn(w, sw_convert_job, &job);
     sw_settle(w);

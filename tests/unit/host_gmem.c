@@ -388,14 +388,14 @@ static void views_and_slots_hold_the_inode(struct simworld *w)
 /* Two pins of one inode, to see their list survive it. */
 static void pins_outlive_the_inode(struct simworld *w)
 {
-    struct pin *a, *b, *c;
+    struct ref *a, *b, *c;
     struct gmem *gmem;
     make_vm(w, &w->vm);
     assert_int_equal(gmem_create(w->vm, 4 * P, MMAP_SHARED, &gmem, &w->caller), 0);
-    assert_int_equal(gmem_pin(gmem, 0, 2 * P, PIN_FOLL_PIN, "a", &a, &w->caller), 0);
-    assert_int_equal(gmem_pin(gmem, P, 2 * P, PIN_FOLL_GET, "b", &b, &w->caller), 0);
-    assert_int_equal(gmem_pin(gmem, 0, P, PIN_FOLL_LONGTERM, "c", &c, &w->caller), 0);
-    assert_true(pin_id(a) != pin_id(b) && pin_id(b) != pin_id(c));
+    assert_int_equal(gmem_pin(gmem, 0, 2 * P, REF_FOLL_PIN, "a", &a, &w->caller), 0);
+    assert_int_equal(gmem_pin(gmem, P, 2 * P, REF_FOLL_GET, "b", &b, &w->caller), 0);
+    assert_int_equal(gmem_pin(gmem, 0, P, REF_LONGTERM, "c", &c, &w->caller), 0);
+    assert_true(ref_id(a) != ref_id(b) && ref_id(b) != ref_id(c));
     assert_int_equal(counts(w).pins, 3);
     assert_int_equal(counts(w).data_frames, 3);
     sw_audit(w);
@@ -422,11 +422,11 @@ static void pin_arguments(struct simworld *w)
         {15 * P, 2 * P, 1, -EFAULT}, {-P, P, 2, -EFAULT}, {0, UINT64_C(1) << 63, 1, -EFAULT},
         {3 * P, 3 * P, 1, -EFAULT}, /* p5 is private */
     };
-    struct pin *pin = NULL;
+    struct ref *pin = NULL;
     sw_must(sw_convert(w, 5, 1, true), 0);
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
         w->caller.message[0] = '\0';
-        sw_must(gmem_pin(w->gmem, table[i].offset, table[i].size, (enum pin_kind)table[i].kind, "x", &pin, &w->caller),
+        sw_must(gmem_pin(w->gmem, table[i].offset, table[i].size, (enum ref_kind)table[i].kind, "x", &pin, &w->caller),
                 table[i].rc);
         assert_null(pin);
         assert_int_not_equal(w->caller.message[0], '\0');
@@ -442,10 +442,10 @@ static void pin_arguments(struct simworld *w)
 /* The machine is not large enough: a clear error, and all that was taken for the call is usable again. */
 static void out_of_frames(struct simworld *w)
 {
-    struct pin *pin;
+    struct ref *pin;
     make_vm(w, &w->vm);
     assert_int_equal(gmem_create(w->vm, UINT64_C(1) << 30, MMAP_SHARED, &w->gmem, &w->caller), 0);
-    sw_must(gmem_pin(w->gmem, 0, UINT64_C(1) << 30, PIN_FOLL_PIN, "x", &pin, &w->caller), -ENOMEM);
+    sw_must(gmem_pin(w->gmem, 0, UINT64_C(1) << 30, REF_FOLL_PIN, "x", &pin, &w->caller), -ENOMEM);
     uint64_t full = counts(w).data_frames;
     assert_true(full > 3000 && full <= 4096);
     sw_must(gmem_fallocate(w->gmem, FALLOC_FL_KEEP_SIZE, INT64_C(1) << 29, P, &w->caller), -ENOMEM);
@@ -460,8 +460,8 @@ static void out_of_frames(struct simworld *w)
 static void pin_task(void *arg)
 {
     struct sw_job *job = arg;
-    struct pin *pin;
-    job->rc = gmem_pin(job->w->gmem, 0, job->nr * P, PIN_FOLL_PIN, "bulk", &pin, &job->caller);
+    struct ref *pin;
+    job->rc = gmem_pin(job->w->gmem, 0, job->nr * P, REF_FOLL_PIN, "bulk", &pin, &job->caller);
     job->done = true;
     if (!job->rc)
         gmem_unpin(pin);

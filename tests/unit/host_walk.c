@@ -33,7 +33,7 @@ struct oracle_page {
 };
 
 struct oracle_pin {
-    struct pin *pin;
+    struct ref *pin;
     unsigned start, nr;
     unsigned generation[16];
 };
@@ -75,7 +75,7 @@ static void oracle_pin(struct simworld *w, struct oracle_page *pages, struct ora
         refused_pin = pages[i].is_private;
         pages[i].allocated |= !pages[i].is_private;
     }
-    int rc = gmem_pin(w->gmem, start * P, nr * P, (enum pin_kind)rnd(PIN_KIND_COUNT), "walk", &p->pin, &w->caller);
+    int rc = gmem_pin(w->gmem, start * P, nr * P, (enum ref_kind)rnd(REF_USER_KINDS), "walk", &p->pin, &w->caller);
     assert_int_equal(rc, refused_pin ? -EFAULT : 0);
     if (rc)
         return;

@@ -459,10 +459,10 @@ static void start_witness(struct world *w)
 /* Many small parts, of which nobody knows how long one takes: they give way by the clock. */
 static void others_run_by_the_clock(struct world *w)
 {
-    struct pin *pin;
+    struct ref *pin;
 
     memset(w->view, 1, w->nr_pages * PAGE);
-    assert_int_equal(gmem_pin(w->gmem, 0, w->nr_pages * PAGE, PIN_FOLL_PIN, "all", &pin, &w->caller), 0);
+    assert_int_equal(gmem_pin(w->gmem, 0, w->nr_pages * PAGE, REF_FOLL_PIN, "all", &pin, &w->caller), 0);
     look_ns = 100000;
     start_witness(w);
     gmem_unpin(pin);

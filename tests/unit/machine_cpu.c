@@ -349,16 +349,16 @@ static void one_answer(struct simworld *w)
 static void a_count_does_not_wrap(struct simworld *w)
 {
     static const uint32_t bias[] = {1, FOLL_PIN_BIAS, FOLL_PIN_BIAS};
-    struct pin *pin;
+    struct ref *pin;
     sw_must(sim_host_write(w->sim, w->mm, w->va, "x", 1), SIM_OK);
     struct frame *f = frame_of(machine_host(w->machine), pfn_of(w, 0));
     uint32_t count = f->refcount;
-    for (int kind = 0; kind < PIN_KIND_COUNT; kind++) {
+    for (unsigned kind = 0; kind < REF_USER_KINDS; kind++) {
         f->refcount = UINT32_MAX - bias[kind] + 1;
-        assert_int_equal(gmem_pin(w->gmem, 0, P, (enum pin_kind)kind, "x", &pin, &w->caller), -ENOMEM);
+        assert_int_equal(gmem_pin(w->gmem, 0, P, (enum ref_kind)kind, "x", &pin, &w->caller), -ENOMEM);
         assert_int_equal(f->refcount, UINT32_MAX - bias[kind] + 1);
         f->refcount--;
-        assert_int_equal(gmem_pin(w->gmem, 0, P, (enum pin_kind)kind, "x", &pin, &w->caller), 0);
+        assert_int_equal(gmem_pin(w->gmem, 0, P, (enum ref_kind)kind, "x", &pin, &w->caller), 0);
         assert_int_equal(f->refcount, UINT32_MAX);
         gmem_unpin(pin);
     }

@@ -98,8 +98,8 @@ static void all_combinations(struct simworld *w)
             }
             enum sim_access expected = reaches ? SIM_OK : shared ? SIM_SIGSEGV : SIM_SIGBUS;
             sw_must(sim_host_read(w->sim, w->mm, w->va + at * P, &byte, 1), expected);
-            struct pin *pin;
-            sw_must(gmem_pin(w->gmem, at * P, P, PIN_FOLL_GET, "x", &pin, &w->caller), reaches ? 0 : -EFAULT);
+            struct ref *pin;
+            sw_must(gmem_pin(w->gmem, at * P, P, REF_FOLL_GET, "x", &pin, &w->caller), reaches ? 0 : -EFAULT);
             if (reaches)
                 gmem_unpin(pin);
             if (state >= GUEST_OWNED && state <= GUEST_UNSHARED) {
@@ -377,12 +377,12 @@ static void nobody_returns_too_early(struct simworld *w)
 {
     struct machine *m = w->machine;
     struct gmem *second;
-    struct pin *pin;
+    struct ref *pin;
     uint64_t index, pfn;
     for (uint64_t i = 0; i < 16; i++)
         sw_must(sim_host_write(w->sim, w->mm, w->va + i * P, "x", 1), SIM_OK);
     assert_int_equal(gmem_create(w->vm, 4 * P, GUEST_MEMFD_FLAG_INIT_SHARED, &second, &w->caller), 0);
-    assert_int_equal(gmem_pin(second, 0, P, PIN_FOLL_GET, "x", &pin, &w->caller), 0);
+    assert_int_equal(gmem_pin(second, 0, P, REF_FOLL_GET, "x", &pin, &w->caller), 0);
     gmem_unpin(pin);
     assert_true(gmem_next_folio(second, 0, 1, &index, &pfn));
     misplace(second, 0, 1, false);
@@ -448,13 +448,13 @@ static void plant_attr(struct simworld *w, uint64_t index, uint64_t attr)
 static void planted_damage(struct simworld *w)
 {
     int64_t x0;
-    struct pin *pin;
+    struct ref *pin;
     sw_must(sim_host_write(w->sim, w->mm, w->va, "x", 1), SIM_OK);
     sw_must(sw_convert(w, 2, 3, true), 0);
     sw_must(sim_guest_write(w->vcpu, 2 * P, "x", 1), 0);
     sw_must(sim_guest_write(w->vcpu, 4 * P, "x", 1), 0);
     sw_must(sim_guest_hvc(w->vcpu, (uint64_t[4]){SMCCC_MEM_SHARE, 4 * P, 0, 0}, &x0), 0);
-    sw_must(gmem_pin(w->gmem, 5 * P, P, PIN_FOLL_PIN, "x", &pin, &w->caller), 0);
+    sw_must(gmem_pin(w->gmem, 5 * P, P, REF_FOLL_PIN, "x", &pin, &w->caller), 0);
     /* Lying VMM: legal, and the audit has nothing to say. */
     sw_must(sw_convert(w, 10, 1, true), 0);
     sw_must(sim_guest_write(w->vcpu, 10 * P, "x", 1), 0);
@@ -500,7 +500,8 @@ static void planted_damage(struct simworld *w)
         found(w, "refcount");
         f->refcount++;
         f->mapcount++;
-        found(w, "refcount");
+        found(w, "I6");
+        found(w, "mapcount");
         f->mapcount--;
         f->index++;
         found(w, "does not know it");

@@ -34,8 +34,8 @@ static void first_light(struct simworld *w)
     assert_string_equal(buf, "secret");
 
     /* Consent mode: a pin stands in the way, the guest is refused and may retry. */
-    struct pin *pin;
-    sw_must(gmem_pin(w->gmem, 0x1000, 0x1000, PIN_FOLL_PIN, "disk0", &pin, &w->caller), 0);
+    struct ref *pin;
+    sw_must(gmem_pin(w->gmem, 0x1000, 0x1000, REF_FOLL_PIN, "disk0", &pin, &w->caller), 0);
     sw_must(sim_guest_hvc(w->vcpu, (uint64_t[4]){SMCCC_MEM_UNSHARE, 0x1000, 0, 0}, &x0), 0);
     assert_int_equal(x0, SMCCC_RET_INVALID_PARAMETER);
     assert_int_equal(w->last_convert, -EAGAIN);
@@ -51,13 +51,13 @@ static void unilateral(struct simworld *w)
 {
     char buf[16];
     int64_t x0;
-    struct pin *pin;
+    struct ref *pin;
 
     sw_must(sw_convert(w, 0, 16, true), 0);
     sw_must(sim_guest_write(w->vcpu, 0x2000, "mine", 5), 0);
     sw_must(sim_guest_hvc(w->vcpu, (uint64_t[4]){SMCCC_MEM_SHARE, 0x2000, 0, 0}, &x0), 0);
     sw_must(sim_host_read(w->sim, w->mm, w->va + 0x2000, buf, 5), SIM_OK);
-    sw_must(gmem_pin(w->gmem, 0x2000, 0x1000, PIN_FOLL_LONGTERM, "vfio", &pin, &w->caller), 0);
+    sw_must(gmem_pin(w->gmem, 0x2000, 0x1000, REF_LONGTERM, "vfio", &pin, &w->caller), 0);
     w->convert_on_exit = false;
     sw_must(sim_guest_hvc(w->vcpu, (uint64_t[4]){SMCCC_MEM_UNSHARE, 0x2000, 0, 0}, &x0), 0);
     assert_int_equal(x0, 0);
@@ -80,7 +80,7 @@ static void lying_vmm(struct simworld *w)
     /* The attribute changes, EL2 does not honour it. */
     sw_must(sw_convert(w, 3, 1, false), 0);
     sw_must(sim_host_read(w->sim, w->mm, w->va + 0x3000, buf, 7), SIM_SIGSEGV);
-    assert_int_equal(gmem_pin(w->gmem, 0x3000, 0x1000, PIN_FOLL_PIN, "x", &(struct pin *){0}, &w->caller), -EFAULT);
+    assert_int_equal(gmem_pin(w->gmem, 0x3000, 0x1000, REF_FOLL_PIN, "x", &(struct ref *){0}, &w->caller), -EFAULT);
     sw_must(sw_convert(w, 3, 1, true), 0);
     sw_must(sim_guest_read(w->vcpu, 0x3000, buf, 7), 0);
     assert_string_equal(buf, "secret");
