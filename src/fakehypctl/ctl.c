@@ -71,6 +71,23 @@ const struct ctl_command ctl_commands[] = {
                    CTL_OPT_BIT(CTL_OPT_VM),
         .run = ctl_trace,
     },
+    {
+        .name = "run",
+        .summary = "play scenarios: what each conversion policy makes of a situation",
+        .synopsis = "[--live] [--policy P] [--tracker T] [--hyp H] [--bugs NAMES] [--tap | --json | --matrix] [--step] "
+                    "[--predict] "
+                    "[--verbose | --quiet] FILE|FOLDER...",
+        .details = "Plays each scenario under all that it names; see fakehyp-scenario(5).  Needs no daemon.\n"
+                   "Exit status: 0 all passed (what has no live form counts as passed), 1 something failed, 2 usage,\n"
+                   "or a file that is no scenario.\n",
+        .options = CTL_OPT_BIT(CTL_OPT_LIVE) | CTL_OPT_BIT(CTL_OPT_POLICY) | CTL_OPT_BIT(CTL_OPT_TRACKER) |
+                   CTL_OPT_BIT(CTL_OPT_HYP) | CTL_OPT_BIT(CTL_OPT_BUGS) | CTL_OPT_BIT(CTL_OPT_TAP) |
+                   CTL_OPT_BIT(CTL_OPT_MATRIX) | CTL_OPT_BIT(CTL_OPT_STEP) | CTL_OPT_BIT(CTL_OPT_PREDICT) |
+                   CTL_OPT_BIT(CTL_OPT_VERBOSE) | CTL_OPT_BIT(CTL_OPT_QUIET),
+        .operands = true,
+        .no_daemon = true,
+        .run = ctl_scenarios,
+    },
 };
 const size_t ctl_nr_commands = sizeof(ctl_commands) / sizeof(ctl_commands[0]);
 
@@ -90,11 +107,16 @@ static void program_help(struct ctl_io *io)
                      "$XDG_RUNTIME_DIR/fakehypd.sock, else /tmp/fakehypd-UID.sock.\n");
 }
 
+static unsigned common_options(const struct ctl_command *c)
+{
+    return c->no_daemon ? CTL_OPT_BIT(CTL_OPT_JSON) | CTL_OPT_BIT(CTL_OPT_HELP) : CTL_COMMON_OPTIONS;
+}
+
 static void command_help(const struct ctl_command *c, struct ctl_io *io)
 {
     fprintf(io->out, "usage: fakehypctl %s %s\n\n%s\n\noptions:\n", c->name, c->synopsis, c->summary);
     ctl_print_options(io, c->options);
-    ctl_print_options(io, CTL_COMMON_OPTIONS);
+    ctl_print_options(io, common_options(c));
     fprintf(io->out, "\n%s", c->details);
 }
 
@@ -113,10 +135,15 @@ static enum ctl_exit run_command(const struct ctl_command *c, int argc, char **a
     int end;
 
     snprintf(who, sizeof(who), "fakehypctl %s", c->name);
-    end = ctl_parse_options(argc, argv, CTL_COMMON_OPTIONS | c->options, who, &args, io);
+    end = ctl_parse_options(argc, argv, common_options(c) | c->options, who, &args, io);
     if (end >= 0 && ctl_given(&args, CTL_OPT_HELP)) {
         command_help(c, io);
         return ask_flush(io);
+    }
+    if (end >= 0 && c->operands) {
+        args.operands = argv + end;
+        args.nr_operands = (size_t)(argc - end);
+        return c->run(&args, io);
     }
     if (end >= 0 && end < argc)
         fprintf(io->err, "%s: \"%s\" is one argument too many\n", who, argv[end]);

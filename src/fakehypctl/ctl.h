@@ -28,6 +28,8 @@ struct ctl_command {
     const char *synopsis; /* its own arguments */
     const char *details;  /* further lines of its --help */
     unsigned options;     /* CTL_OPT_BIT()s beyond CTL_COMMON_OPTIONS */
+    bool operands;        /* it takes any */
+    bool no_daemon;       /* it asks none that runs already: no --socket, no --timeout */
     enum ctl_exit (*run)(const struct ctl_args *args, struct ctl_io *io);
 };
 
@@ -45,6 +47,7 @@ enum ctl_exit ctl_page(const struct ctl_args *args, struct ctl_io *io);
 enum ctl_exit ctl_ptdump(const struct ctl_args *args, struct ctl_io *io);
 enum ctl_exit ctl_audit(const struct ctl_args *args, struct ctl_io *io);
 enum ctl_exit ctl_kernel_load(const struct ctl_args *args, struct ctl_io *io);
+enum ctl_exit ctl_scenarios(const struct ctl_args *args, struct ctl_io *io);
 enum ctl_exit ctl_trace(const struct ctl_args *args, struct ctl_io *io);
 
 /* The page that the options name, for a query; false after a complaint that begins with `who`. */

@@ -42,6 +42,17 @@ static const struct option_info infos[CTL_NR_OPTS] = {
     [CTL_OPT_HOST] = {"host", 'H', KIND_FLAG, NULL, "the host's table", 0},
     [CTL_OPT_FIXUP] = {"fixup", 'x', KIND_FLAG, NULL, "by an instruction of the exception table", 0},
     [CTL_OPT_STATE] = {"state", 't', KIND_FLAG, NULL, "page states, output addresses and annotations too", 0},
+    [CTL_OPT_LIVE] = {"live", 'L', KIND_FLAG, NULL, "with real processes", 0},
+    [CTL_OPT_POLICY] = {"policy", 'p', KIND_TEXT, "P", "only under this conversion policy: A, B, C, D or E", 0},
+    [CTL_OPT_TRACKER] = {"tracker", 'k', KIND_TEXT, "T", "only with this tracker: inode, vm, folio or hyp", 0},
+    [CTL_OPT_HYP] = {"hyp", 'y', KIND_TEXT, "H", "only with this hypervisor: pkvm, sw-protected or firmware", 0},
+    [CTL_OPT_BUGS] = {"bugs", 'b', KIND_TEXT, "NAMES", "with these mistakes in the model, as d-no-refcheck", 0},
+    [CTL_OPT_TAP] = {"tap", 'T', KIND_FLAG, NULL, "print TAP", 0},
+    [CTL_OPT_MATRIX] = {"matrix", 'M', KIND_FLAG, NULL, "print a table of scenarios and policies", 0},
+    [CTL_OPT_STEP] = {"step", 'S', KIND_FLAG, NULL, "wait for Enter after each step", 0},
+    [CTL_OPT_PREDICT] = {"predict", 'P', KIND_FLAG, NULL, "ask for each verdict before it is shown", 0},
+    [CTL_OPT_VERBOSE] = {"verbose", 'v', KIND_FLAG, NULL, "narrate each step, of a folder's scenarios too", 0},
+    [CTL_OPT_QUIET] = {"quiet", 'q', KIND_FLAG, NULL, "print what fails and the totals only", 0},
 };
 
 /* Values of the long forms: out of the way of the letters. */
@@ -113,7 +124,9 @@ static int store(enum ctl_opt opt, const char *value, const char *who, struct ct
     case KIND_FLAG:
         return 0;
     case KIND_TEXT:
-        args->socket = value;
+        args->text[opt] = value;
+        if (opt == CTL_OPT_SOCKET)
+            args->socket = value;
         return 0;
     case KIND_NUMBER:
     case KIND_BYTES:

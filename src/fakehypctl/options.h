@@ -30,6 +30,17 @@ enum ctl_opt {
     CTL_OPT_HOST,
     CTL_OPT_STATE,
     CTL_OPT_FIXUP,
+    CTL_OPT_LIVE,
+    CTL_OPT_POLICY,
+    CTL_OPT_TRACKER,
+    CTL_OPT_HYP,
+    CTL_OPT_BUGS,
+    CTL_OPT_TAP,
+    CTL_OPT_MATRIX,
+    CTL_OPT_STEP,
+    CTL_OPT_PREDICT,
+    CTL_OPT_VERBOSE,
+    CTL_OPT_QUIET,
     CTL_NR_OPTS,
 };
 
@@ -38,9 +49,12 @@ enum ctl_opt {
     (CTL_OPT_BIT(CTL_OPT_JSON) | CTL_OPT_BIT(CTL_OPT_SOCKET) | CTL_OPT_BIT(CTL_OPT_TIMEOUT) | CTL_OPT_BIT(CTL_OPT_HELP))
 
 struct ctl_args {
-    unsigned given;            /* CTL_OPT_BIT()s */
-    const char *socket;        /* as given; NULL: the default */
-    uint64_t num[CTL_NR_OPTS]; /* values of the numeric options, 0 where not given */
+    unsigned given;                /* CTL_OPT_BIT()s */
+    const char *socket;            /* as given; NULL: the default */
+    uint64_t num[CTL_NR_OPTS];     /* values of the numeric options, 0 where not given */
+    const char *text[CTL_NR_OPTS]; /* values of those that take a text, NULL where not given */
+    char *const *operands;         /* of a command that has any */
+    size_t nr_operands;
 };
 
 static inline bool ctl_given(const struct ctl_args *args, enum ctl_opt opt)

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* fakehypctl run: plays scenarios. */
+#include "src/fakehypctl/ctl.h"
+
+#include "src/scenario/scenario.h"
+
+enum ctl_exit ctl_scenarios(const struct ctl_args *args, struct ctl_io *io)
+{
+    const struct sc_options options = {
+        .paths = args->operands,
+        .nr_paths = args->nr_operands,
+        .policy = args->text[CTL_OPT_POLICY],
+        .tracker = args->text[CTL_OPT_TRACKER],
+        .hyp = args->text[CTL_OPT_HYP],
+        .bugs = args->text[CTL_OPT_BUGS],
+        .live = ctl_given(args, CTL_OPT_LIVE),
+        .format = ctl_given(args, CTL_OPT_JSON)     ? SC_FORMAT_JSON
+                  : ctl_given(args, CTL_OPT_TAP)    ? SC_FORMAT_TAP
+                  : ctl_given(args, CTL_OPT_MATRIX) ? SC_FORMAT_MATRIX
+                                                    : SC_FORMAT_TEXT,
+        .step = ctl_given(args, CTL_OPT_STEP),
+        .predict = ctl_given(args, CTL_OPT_PREDICT),
+        .verbose = ctl_given(args, CTL_OPT_VERBOSE),
+        .quiet = ctl_given(args, CTL_OPT_QUIET),
+        .colour = io->colour,
+        .out = io->out,
+        .err = io->err,
+        .in = stdin,
+    };
+    if (!options.nr_paths) {
+        fprintf(io->err, "fakehypctl run: which scenario?  Give a script or a folder of them\n");
+        return CTL_FAILED;
+    }
+    return (enum ctl_exit)sc_run(&options);
+}

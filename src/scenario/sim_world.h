@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The world of a scenario in simulation: a machine with its clock, and the
+ * actors, files, views and pins that the script knows by number.
+ *
+ * A verb is `void sim_ACTOR_VERB(struct sc_sim *w, const struct sc_call *c,
+ * struct sc_verdict *v)`.  It runs in a task of the machine and may wait; the
+ * verdict is zeroed before it, and sc_rc(), sc_word(), sc_field() fill it.
+ */
+#ifndef SRC_SCENARIO_SIM_WORLD_H
+#define SRC_SCENARIO_SIM_WORLD_H
+
+#include "src/machine/sim.h"
+#include "src/scenario/stage.h"
+
+#define SIM_MAX_PROCESSES 16
+#define SIM_MAX_VIEWS 64
+#define SIM_MAX_FILES 8
+#define SIM_MAX_VMS 4
+#define SIM_MAX_PINS 64
+
+struct sim_process {
+    char name[32];
+    struct mm *mm; /* NULL: it has exited */
+    struct caller caller;
+};
+
+struct sim_view {
+    int process, file; /* process -1: unmapped */
+    uint64_t va, page, nr;
+};
+
+struct sim_file {
+    struct gmem *gmem;
+};
+
+enum sim_insn { SIM_INSN_READ, SIM_INSN_WRITE, SIM_INSN_HVC };
+
+/* A vCPU: the VMM's thread that runs it, and the guest's instruction. */
+struct sim_vcpu {
+    struct sc_sim *w;
+    int vm;
+    struct vcpu *vcpu; /* NULL: there is none */
+    struct sc_op *op;  /* on whose behalf it runs now */
+
+    struct task *thread, *insn_task;
+    struct waitq wanted; /* by the thread */
+    struct waitq news;   /* by who gave the instruction */
+    bool resume, running, exited, leave, thread_alive;
+    int rc;
+    struct run_record run;
+
+    enum sim_insn insn;
+    uint64_t gpa, number, x2;
+    char bytes[SC_BYTES];
+    size_t length;
+    bool executing;
+    int insn_rc;
+    int64_t result;
+};
+
+struct sim_vm {
+    struct vm *vm; /* NULL: destroyed */
+    unsigned nr_vcpus;
+    struct sim_vcpu vcpu[SC_MAX_VCPUS];
+};
+
+struct sim_pin {
+    struct ref *ref; /* NULL: dropped */
+    int process;
+};
+
+struct sc_sim {
+    struct sc_world_config config;
+    int variant[VARIANT_BUG]; /* by enum variant_kind */
+    uint64_t bugs, now;
+    struct sim *sim;
+    struct machine *machine;
+    bool follow;
+    char log[320]; /* the first line that the machine said */
+
+    unsigned nr_processes, nr_views, nr_files, nr_vms, nr_pins;
+    struct sim_process process[SIM_MAX_PROCESSES];
+    struct sim_view view[SIM_MAX_VIEWS];
+    struct sim_file file[SIM_MAX_FILES];
+    struct sim_vm vm[SIM_MAX_VMS];
+    struct sim_pin pin[SIM_MAX_PINS];
+
+    struct sc_op *ops;
+};
+
+/* The number of a handle is its place + 1, so that 0 can say "none". */
+
+/* Adds one: its number, or -1 after sc_broken(). */
+int sim_add_process(struct sc_sim *w, const char *name, struct sc_verdict *v);
+int sim_add_view(struct sc_sim *w, int process, int file, uint64_t page, uint64_t nr, struct sc_verdict *v);
+
+/* The things that a call names, or NULL after sc_broken(). */
+struct sim_process *sim_self_process(struct sc_sim *w, const struct sc_call *c, struct sc_verdict *v);
+struct gmem *sim_file_of(struct sc_sim *w, int64_t number, struct sc_verdict *v);
+/* Address of a page in the process `self`: view 0: in its first view that has the page. */
+bool sim_address(struct sc_sim *w, const struct sc_call *c, int64_t page, int64_t view, uint64_t *va,
+                 struct sc_verdict *v);
+
+/* (task) The call that runs now. */
+struct sc_op *sim_op_now(struct sc_sim *w);
+/* How an access ended, as a verdict. */
+void sim_access_word(struct sc_verdict *v, enum sim_access end);
+/* The holders of a busy page, with the names of their processes. */
+void sim_holders(const struct sc_sim *w, struct sc_verdict *v, const struct holder_info *holders, unsigned nr);
+/* A conversion by a process, its verdict with holders. */
+void sim_convert(struct sc_sim *w, struct sim_process *p, struct gmem *gmem, const struct gmem_attributes2 *attr,
+                 struct sc_verdict *v);
+
+/* Starts the VMM's threads of a VM; joins them once the VM is gone. */
+bool sim_vm_threads(struct sc_sim *w, int vm);
+void sim_vm_join(struct sc_sim *w, int vm);
+
+#define X(actor, name, sig, say, result, stage, live, meaning)                                                         \
+    void sim_##actor##_##name(struct sc_sim *w, const struct sc_call *c, struct sc_verdict *v);
+SC_VERBS(X)
+#undef X
+
+#endif

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The verbs of scenarios: one table for the Lua bindings, the narration, the
+ * backends and fakehyp-scenario(5).
+ *
+ * To add one: a row here, `sim_ACTOR_VERB()` in src/scenario/sim_*.c, and, when
+ * the row says LIVE, `live_ACTOR_VERB()` in src/scenario/live_*.c; the linker
+ * misses what is forgotten.  The three headers generate the prototypes.
+ *
+ * X(actor, name, signature, narration, result, stage, live, meaning)
+ *
+ *   signature  words "name[:type][=default]".  Types: int (the default one; a
+ *              page, a gfn, a count), attr (SHARED or PRIVATE), text, handle
+ *              (the verdict of the verb that made it), and an actor's class in
+ *              lower case (process, guest, file, vm, device, cpu).  A word with
+ *              a default may be left out; those after it too.
+ *   narration  "{name}" prints an argument, "{page+nr}" the range [page, page + nr).
+ *   result     VERDICT, or the class of actor that the verb makes: a refusal
+ *              of such a verb is an error of the script.
+ *   stage      LIVE: it exists on both stages, and `live` says as what;
+ *              NOT_LIVE: `live` says why it exists in simulation only.
+ *
+ * Numbers are pages unless a name says bytes.  A verdict's word is what a
+ * system call of that name would answer: "0" or an errno, for an access also
+ * "SIGBUS" or "SIGSEGV", for a guest also its exit.
+ */
+#ifndef SRC_SCENARIO_VERBS_H
+#define SRC_SCENARIO_VERBS_H
+
+#define SC_VERBS_PROCESS(X)                                                                                            \
+    X(PROCESS, convert, "page nr=1 attr:attr file:file=0", "convert {page+nr} to {attr}", VERDICT, LIVE,               \
+      "the process asks the daemon for it",                                                                            \
+      "KVM_SET_MEMORY_ATTRIBUTES2 on the guest_memfd.  EAGAIN@n: page n is in use, and the verdict has its holders")   \
+    X(PROCESS, convert_raw, "offset_bytes size_bytes attributes flags=0 file:file=0",                                  \
+      "convert [{offset_bytes}, +{size_bytes}) bytes, attributes {attributes}, flags {flags}", VERDICT, LIVE,          \
+      "the process asks the daemon for it", "the same ioctl with arguments as they are, to be refused")                \
+    X(PROCESS, touch, "page mode:text=r view:handle=0", "touch page {page} ({mode})", VERDICT, LIVE,                   \
+      "one load or store of the process",                                                                              \
+      "one byte is loaded (mode \"r\") or stored (\"w\") at the page's address: 0, SIGBUS or SIGSEGV")                 \
+    X(PROCESS, read, "page bytes=16 view:handle=0", "load from page {page}", VERDICT, LIVE, "loads of the process",    \
+      "bytes from the start of the page, for :reads(): 0, SIGBUS or SIGSEGV")                                          \
+    X(PROCESS, write, "page text:text view:handle=0", "store \"{text}\" to page {page}", VERDICT, LIVE,                \
+      "stores of the process", "stores the text at the start of the page: 0, SIGBUS or SIGSEGV")                       \
+    X(PROCESS, pin, "page nr=1 kind:text=FOLL_PIN label:text= file:file=0", "{kind} of {page+nr}: {label}", VERDICT,   \
+      LIVE, "the daemon takes the references on the process's behalf",                                                 \
+      "takes references as GUP does: kind is FOLL_GET, FOLL_PIN or FOLL_LONGTERM; the verdict is a handle for unpin")  \
+    X(PROCESS, unpin, "pin:handle", "drop pin {pin}", VERDICT, LIVE, "the daemon drops them",                          \
+      "drops the references of a pin")                                                                                 \
+    X(PROCESS, mmap, "page=0 nr=0 file:file=0", "mmap {page+nr}", VERDICT, LIVE, "fakehyp_map() in the process",       \
+      "maps pages of the file (nr 0: up to its end); the verdict is a handle for the argument `view` of accesses; "    \
+      "without one they use the process's first view that has the page")                                               \
+    X(PROCESS, munmap, "view:handle", "munmap view {view}", VERDICT, LIVE, "fakehyp_unmap() in the process",           \
+      "unmaps a view")                                                                                                 \
+    X(PROCESS, sys_read, "page bytes view:handle=0", "read(2) of {bytes} bytes into page {page}", VERDICT, LIVE,       \
+      "read(2) from a pipe", "the kernel copies into the buffer there: the word is how many bytes, or EFAULT")         \
+    X(PROCESS, sys_write, "page bytes view:handle=0", "write(2) of {bytes} bytes from page {page}", VERDICT, LIVE,     \
+      "write(2) to a pipe", "the kernel copies from the buffer there: the word is how many bytes, or EFAULT")          \
+    X(PROCESS, punch, "page nr=1 file:file=0", "punch a hole into {page+nr}", VERDICT, LIVE,                           \
+      "fakehyp_punch() of the process", "fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)")                       \
+    X(PROCESS, fallocate, "mode offset_bytes size_bytes file:file=0",                                                  \
+      "fallocate({mode}, {offset_bytes}, {size_bytes})", VERDICT, LIVE, "fakehyp_fallocate() of the process",          \
+      "fallocate(2) with arguments as they are")                                                                       \
+    X(PROCESS, exit, "", "exits", VERDICT, LIVE, "the process exits; what it held ends with its connection",           \
+      "the process ends: its views and pins go")
+
+#define SC_VERBS_GUEST(X)                                                                                              \
+    X(GUEST, read, "gfn bytes=16", "load from gfn {gfn}", VERDICT, LIVE, "loads of the guest process",                 \
+      "bytes from the start of the page, for :reads(): 0, or the exit that the VMM has to answer before resume() "     \
+      "goes on: EXIT_MEMORY_FAULT, EXIT_MMIO, or EFAULT when the IPA is poisoned")                                     \
+    X(GUEST, write, "gfn text:text", "store \"{text}\" to gfn {gfn}", VERDICT, LIVE, "stores of the guest process",    \
+      "stores the text at the start of the page; ends as read does")                                                   \
+    X(GUEST, share, "gfn", "MEM_SHARE gfn {gfn}", VERDICT, LIVE, "the same hypercall",                                 \
+      "the hypercall; without `follow` it ends as EXIT_HYPERCALL, and resume() has its result: 0 or "                  \
+      "INVALID_PARAMETER")                                                                                             \
+    X(GUEST, unshare, "gfn", "MEM_UNSHARE gfn {gfn}", VERDICT, LIVE, "the same hypercall", "as share")                 \
+    X(GUEST, call, "number x1=0 x2=0", "hypercall {number}({x1})", VERDICT, LIVE, "the same hypercall",                \
+      "any function id; the verdict's value is x0, its word 0 when that is not negative, or SMCCC's name")             \
+    X(GUEST, resume, "", "goes on", VERDICT, LIVE, "KVM_RUN once more",                                                \
+      "the VMM runs the vCPU again after an exit: ends as the verb that exited does")
+
+#define SC_VERBS_KERN(X)                                                                                               \
+    X(KERN, load, "page file:file=0", "load through the direct map from page {page}", VERDICT, LIVE,                   \
+      "the daemon's load from its direct map",                                                                         \
+      "by errant code, without an exception-table entry: 0 with the bytes that it read, OOPS, EIO for no such page")   \
+    X(KERN, copy, "page file:file=0", "copy through the direct map from page {page}", VERDICT, LIVE,                   \
+      "the daemon's load under a fault guard", "the same by an instruction of the exception table: 0 or EFAULT")
+
+#define SC_VERBS_FILE(X)                                                                                               \
+    X(FILE, page, "page", "page {page}", VERDICT, LIVE, "the daemon's report of the page",                             \
+      "for :has{}: attr, allocated, pfn, ref, map, holders (how many), refs (what they add up to)")                    \
+    X(FILE, ranges, "", "attribute ranges", VERDICT, LIVE, "the daemon's status",                                      \
+      "for :has{}: ranges, shared, private (pages), allocated (pages)")                                                \
+    X(FILE, hash, "", "hash of all its state", VERDICT, LIVE, "over the daemon's reports of all pages",                \
+      "value: equal before and after a call that changes nothing")
+
+#define SC_VERBS_VM(X)                                                                                                 \
+    X(VM, destroy, "", "is destroyed", VERDICT, LIVE, "fakehyp_vm_destroy()", "the guest ends, its memory is reclaimed")
+
+#define SC_VERBS_WORLD(X)                                                                                              \
+    X(WORLD, process, "name:text", "process {name} starts", PROCESS, LIVE,                                             \
+      "a process of its own, which is passed the file's descriptor by SCM_RIGHTS",                                     \
+      "a further host process, which has the file's descriptor and no view yet")                                       \
+    X(WORLD, follow, "on", "the VMM converts as the guest asks: {on}", VERDICT, LIVE, "the same",                      \
+      "1: share, unshare and memory faults of the guest are answered by the conversion that they ask for; 0: they "    \
+      "are verdicts of the guest's verbs")                                                                             \
+    X(WORLD, advance, "ms", "{ms} ms pass", VERDICT, LIVE, "the runner sleeps",                                        \
+      "virtual time passes, waits whose time has come end")
+
+#define SC_VERBS(X)                                                                                                    \
+    SC_VERBS_PROCESS(X)                                                                                                \
+    SC_VERBS_GUEST(X)                                                                                                  \
+    SC_VERBS_KERN(X)                                                                                                   \
+    SC_VERBS_FILE(X)                                                                                                   \
+    SC_VERBS_VM(X)                                                                                                     \
+    SC_VERBS_WORLD(X)
+
+#endif
