@@ -222,6 +222,7 @@ static void tell(lua_State *L, const char *actor, const struct sc_call *call, co
     const struct sc_step step = {
         .actor = actor, .call = call, .verdict = v, .words = words, .result = result, .line = line_of(L)};
     play->nr_steps++;
+    play->line = step.line;
     play->out->ops->step(play->out, &step);
 }
 
@@ -460,6 +461,7 @@ static int new_world(lua_State *L)
     if (play->nr_worlds == SC_MAX_WORLDS)
         return luaL_error(L, "more than %d worlds", SC_MAX_WORLDS);
     settle_claims(L);
+    play->line = line_of(L);
     void *world = play->stage->world_new(&config, why, sizeof(why));
     if (!world)
         return luaL_error(L, "no world: %s", why);
@@ -782,7 +784,10 @@ static const char sorted_pairs[] = "local next, sort, type = ...\n"
 static int next_(lua_State *L)
 {
     lua_settop(L, 2);
-    return lua_next(L, 1) ? 2 : 1;
+    if (lua_next(L, 1))
+        return 2;
+    lua_pushnil(L);
+    return 1;
 }
 
 static void add_pairs(lua_State *L)

@@ -226,6 +226,17 @@ static void put_holders(struct text *t, const struct sc_verdict *v)
         put(t, "; and %u more", v->nr_holders - 3);
 }
 
+static void put_field(struct text *t, unsigned i, const char *name, int64_t value)
+{
+    put(t, "%s", i ? ", " : "");
+    if (!strcmp(name, "attr"))
+        put(t, "%s", value == SC_ATTR_PRIVATE ? "private" : "shared");
+    else if (!strcmp(name, "pfn"))
+        put(t, "pfn 0x%llx", (unsigned long long)value);
+    else
+        put(t, "%s %lld", name, (long long)value);
+}
+
 size_t sc_narrate_verdict(const struct sc_call *call, const struct sc_verdict *v, char *buf, size_t size)
 {
     struct text t = {buf, size, 0};
@@ -240,7 +251,7 @@ size_t sc_narrate_verdict(const struct sc_call *call, const struct sc_verdict *v
         put(&t, "%.*s at 0x%llx", (int)(at - v->word), v->word, strtoull(at + 1, NULL, 10) * SC_PAGE);
     else if (v->nr_fields && !v->rc)
         for (unsigned i = 0; i < v->nr_fields; i++)
-            put(&t, "%s%s %lld", i ? ", " : "", v->fields[i].name, (long long)v->fields[i].value);
+            put_field(&t, i, v->fields[i].name, v->fields[i].value);
     else
         put(&t, "%s", v->word);
     if (v->nr_bytes) {

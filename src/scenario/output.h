@@ -49,6 +49,6 @@ struct sc_output {
     void *data; /* of the matrix */
 };
 
-extern const struct sc_output_ops sc_text_output;
+extern const struct sc_output_ops sc_text_output, sc_tap_output, sc_json_output, sc_matrix_output;
 
 #endif

@@ -118,8 +118,11 @@ static void on_count(lua_State *L, lua_Debug *debug)
 {
     struct sc_play *play = *(struct sc_play **)lua_getextraspace(L);
     (void)debug;
-    if (++play->lua_steps > HOOKS_MAX)
-        luaL_error(L, "the script does not end: %d instructions", HOOKS_MAX * HOOK_EVERY);
+    if (++play->lua_steps <= HOOKS_MAX)
+        return;
+    luaL_where(L, 0);
+    lua_pushfstring(L, "%sthe script does not end: %d instructions", lua_tostring(L, -1), HOOKS_MAX * HOOK_EVERY);
+    lua_error(L);
 }
 
 /* The library as far as it is the same each time, and reaches nothing but the script. */
@@ -172,8 +175,16 @@ static void fail(struct sc_play *play, const char *text)
 static void fail_with_top(struct sc_play *play)
 {
     const char *text = lua_tostring(play->L, -1);
-    fail(play, text ? text : "the script ended with an error that is no text");
-    lua_pop(play->L, 1);
+    size_t len = strlen(play->file);
+
+    if (!text)
+        text = "an error that is no text";
+    /* What Lua itself says of memory has no line. */
+    if (!strncmp(text, play->file, len))
+        fail(play, text);
+    else
+        fail(play, lua_pushfstring(play->L, "%s:%d: at this step or after it: %s", play->file, play->line, text));
+    lua_settop(play->L, 0);
 }
 
 static bool load(struct sc_play *play)
@@ -299,11 +310,16 @@ void sc_play_run(struct sc_play *play)
         snprintf(play->failure, sizeof(play->failure), "%s: the script has checked nothing", play->file);
         play->failed = true;
     }
-    if (play->failed && play->page_world >= 0 && play->worlds[play->page_world])
+    bool told = play->failed;
+    if (told)
+        play->out->ops->end(play->out, play, SC_END_FAILED, play->failure);
+    if (told && play->page_world >= 0 && play->worlds[play->page_world])
         play->stage->history(play->worlds[play->page_world], play->page_file, play->page, on_history, play);
-    struct at_end end = {play, !play->failed};
+    struct at_end end = {play, !told};
     for (unsigned i = 0; i < play->nr_worlds; i++)
         if (play->worlds[i])
             play->stage->world_free(play->worlds[i], on_left, &end);
+    if (!told)
+        play->out->ops->end(play->out, play, play->failed ? SC_END_FAILED : SC_END_PASSED, play->failure);
     unload(play);
 }

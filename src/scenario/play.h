@@ -45,6 +45,7 @@ struct sc_play {
     unsigned nr_worlds;
 
     unsigned nr_steps, nr_checks;
+    int line; /* of the last step */
     /* What the audit found after the last step, and which names the script has claimed. */
     unsigned nr_violations;
     struct sc_violation violation[SC_MAX_VIOLATIONS];

@@ -65,7 +65,6 @@ static void play_once(struct run *run, const char *path, const struct sc_about *
         run->totals.failed += play->failed;
         run->totals.steps += play->nr_steps;
         run->totals.checks += play->nr_checks;
-        run->out.ops->end(&run->out, play, play->failed ? SC_END_FAILED : SC_END_PASSED, play->failure);
     }
     free(play);
 }
@@ -143,12 +142,19 @@ static bool is_folder(const char *path)
     return !stat(path, &st) && S_ISDIR(st.st_mode);
 }
 
+static const struct sc_output_ops *const formats[] = {
+    [SC_FORMAT_TEXT] = &sc_text_output,
+    [SC_FORMAT_TAP] = &sc_tap_output,
+    [SC_FORMAT_JSON] = &sc_json_output,
+    [SC_FORMAT_MATRIX] = &sc_matrix_output,
+};
+
 int sc_run(const struct sc_options *options)
 {
     struct run run = {
         .options = options,
         .stage = &sc_sim_stage,
-        .out = {.ops = &sc_text_output,
+        .out = {.ops = formats[options->format],
                 .f = options->out,
                 .in = options->in,
                 .quiet = options->quiet,
@@ -158,7 +164,8 @@ int sc_run(const struct sc_options *options)
     };
     bool one = options->nr_paths == 1 && !is_folder(options->paths[0]);
 
-    run.out.narrate = options->verbose || options->step || options->predict || (one && !options->quiet);
+    run.out.narrate = options->verbose || options->step || options->predict ||
+                      (one && !options->quiet && options->format == SC_FORMAT_TEXT);
     for (size_t i = 0; i < options->nr_paths; i++)
         if (is_folder(options->paths[i]))
             play_folder(&run, options->paths[i]);
