@@ -41,24 +41,14 @@ static int check_arguments(const struct gmem *gmem, const struct gmem_attributes
     return 0;
 }
 
-/*
- * kvm_gmem's safety check: a clean folio is neither maybe-dma-pinned nor mapped
- * and has one reference for each of its pages, the page cache's.  (The kernel's
- * walker holds one more while it looks; here the walker needs none.)
- */
-static bool in_use(const struct host *host, uint64_t pfn)
-{
-    return folio_maybe_dma_pinned(host, pfn) || folio_mapcount(host, pfn) ||
-           folio_refcount(host, pfn) != folio_nr_pages(host, pfn);
-}
-
 static int check_references(struct gmem *gmem, uint64_t start, uint64_t end, struct caller *caller,
                             struct gmem_busy *busy)
 {
+    struct lru_drained drained = {false, false};
     uint64_t index, pfn;
     for (uint64_t at = start; gmem_next_folio(gmem, at, end, &index, &pfn); at = index + 1) {
         sched_relax_due();
-        if (!in_use(gmem->host, pfn))
+        if (!folio_in_use(gmem, index, pfn, &drained))
             continue;
         uint32_t refcount = folio_refcount(gmem->host, pfn), mapcount = folio_mapcount(gmem->host, pfn);
         busy->error_offset_valid = true;

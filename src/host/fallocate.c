@@ -110,6 +110,16 @@ static bool vfs_mode(int mode)
     }
 }
 
+static void punch_range(struct gmem *gmem, uint64_t start, uint64_t end)
+{
+    if (start >= end)
+        return;
+    task_lock_exclusive(&gmem->invalidate_lock);
+    sched_point("punch:locked");
+    punch_locked(gmem, start, end);
+    task_unlock_exclusive(&gmem->invalidate_lock);
+}
+
 int gmem_fallocate(struct gmem *gmem, int mode, int64_t offset, int64_t length, struct caller *caller)
 {
     /* vfs_fallocate() */
@@ -138,14 +148,7 @@ int gmem_fallocate(struct gmem *gmem, int mode, int64_t offset, int64_t length, 
     bool punch = mode & FALLOC_FL_PUNCH_HOLE;
     int rc = 0;
     if (punch) {
-        if (end > gmem->nr_pages)
-            end = gmem->nr_pages;
-        if (start < end) {
-            task_lock_exclusive(&gmem->invalidate_lock);
-            sched_point("punch:locked");
-            punch_locked(gmem, start, end);
-            task_unlock_exclusive(&gmem->invalidate_lock);
-        }
+        punch_range(gmem, start, end < gmem->nr_pages ? end : gmem->nr_pages);
     } else if (end > gmem->nr_pages) {
         caller_explain(caller, "range ends at 0x%llx, the file at 0x%llx", (unsigned long long)end << HOST_PAGE_SHIFT,
                        (unsigned long long)gmem->nr_pages << HOST_PAGE_SHIFT);

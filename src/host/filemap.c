@@ -164,10 +164,14 @@ int gmem_get_folio(struct gmem *gmem, uint64_t index, uint64_t *pfn)
         for (; rc && i; i--)
             cache_remove(gmem, first + i - 1);
     }
-    if (rc)
+    if (rc) {
         frame_put(host, head, (uint32_t)nr);
-    else
-        *pfn = head + (index - first);
+        return rc;
+    }
+    *pfn = head + (index - first);
+    rc = lru_add(gmem, index);
+    if (rc)
+        folio_leave(gmem, &(struct folio){.pfn = head, .index = first, .nr = nr});
     return rc;
 }
 

@@ -59,6 +59,8 @@ void caller_explain(struct caller *caller, const char *format, ...) __attribute_
     X(reclaim, "page taken back from a guest; a0 = pfn, a1 = gfn")                                                     \
     X(hvc, "host hypercall that failed; a0 = number, a1 = first argument")                                             \
     X(host_abort, "EL2 injected an abort; a0 = pfn, a1 = ESR_EL1, note = its end")                                     \
+    X(dma, "a device's access; a0 = is write, a1 = IOVA, rc = 0 or an IOMMU fault, note = the device")                 \
+    X(memory_failure, "a0 = flags, a1 = pfn, rc")                                                                      \
     X(move, "bytes moved on the stage; a0 = 1 to the host, 0 from it, a1 = populated pages")                           \
     X(stray, "host process touched private memory; a0 = address, a1 = PC")                                             \
     X(stray_page, "bytes found where they must not be, dropped")                                                       \
@@ -233,21 +235,6 @@ struct holder_sum {
 };
 void gmem_holders_sum(const struct gmem *gmem, uint64_t index, struct holder_sum *out);
 void gmem_page_report(const struct gmem *gmem, uint64_t index, struct page_report *out);
-
-/* ---- host processes whose page tables EL1 keeps (simulated stage) -------------------------------------------------
- */
-
-struct mm;
-struct mm *mm_new(struct host *host, const char *name, uint32_t pid);
-uint32_t mm_pid(const struct mm *mm);
-/* No fault may be on its way. */
-void mm_free(struct mm *mm);
-/* mmap of [offset, offset + length) bytes; *va is the address.  -ENODEV, -EINVAL as kvm_gmem_mmap(). */
-int mm_map(struct mm *mm, struct gmem *gmem, uint64_t offset, uint64_t length, uint64_t *va, struct caller *caller);
-void mm_unmap(struct mm *mm, uint64_t va);
-/* Makes sure of a PTE for va: 0 with the frame, -EFAULT (SIGBUS), -ENOENT (no VMA: SIGSEGV). */
-int mm_fault(struct mm *mm, uint64_t va, bool write, uint64_t *pfn);
-bool mm_pte_present(const struct mm *mm, uint64_t va, uint64_t *pfn);
 
 /* ---- VMs ------------------------------------------------------------------------------------------------------------
  */

@@ -4,7 +4,7 @@
 #define SRC_HOST_INTERNAL_H
 
 #include "fakehyp/hypercall.h"
-#include "src/host/host.h"
+#include "src/host/mm.h"
 #include "src/host/rangemap.h"
 #include "src/machine/sched.h"
 
@@ -34,6 +34,8 @@ struct frame {
     uint32_t index; /* page in that file; next free frame while free */
 };
 #define FRAME_GUEST 0x1  /* EL2 has it in a guest's stage 2: donated, or shared with an unprotected VM */
+#define FRAME_DIRTY 0x4  /* a process wrote it through a PTE that is gone */
+#define FRAME_POISON 0x8 /* hwpoison */
 #define FRAME_ORPHAN 0x2 /* it left its file while somebody held it: the stage keeps its bytes */
 #define FRAME_ORDER_SHIFT 12
 
@@ -151,6 +153,26 @@ struct vcpu {
     void *machine;
 };
 
+/* FOLIO_BATCH_SIZE. */
+#define LRU_BATCH 31u
+#define TLB_ENTRIES 64u
+
+struct tlb_entry {
+    const struct mm *mm; /* NULL: empty */
+    uint64_t vpn, pfn;
+    const struct gmem *gmem;
+    uint64_t index;
+    bool dirty; /* writes need not walk */
+};
+
+struct host_cpu {
+    struct ref *lru[LRU_BATCH];
+    unsigned nr_lru;
+    unsigned walkers; /* GUP-fast walks, with IRQs off */
+    struct waitq irqs_on;
+    struct tlb_entry tlb[TLB_ENTRIES];
+};
+
 struct host {
     struct host_arch arch;
     struct frames frames;
@@ -162,6 +184,12 @@ struct host {
     uint32_t next_gmem;
     struct conversion *history; /* ring of CONV_HISTORY */
     struct mm *mms;
+    struct pte *gather; /* cleared PTEs whose TLB flush is not done */
+    struct device *devices;
+    struct host_cpu cpus[HOST_CPUS];
+    enum tlb_mode tlb_mode;
+    bool lru_batches;
+    struct lru_counts lru;
 };
 
 /*
@@ -252,12 +280,27 @@ int ref_add_page(struct ref *ref, uint64_t pfn);
 void ref_put_pages(struct ref *ref);
 /* The inode goes, its references stay. */
 void refs_orphan(struct gmem *gmem);
+struct lru_drained;
+/*
+ * kvm_gmem's safety check of the folio at index, for a conversion that has unmapped it: its early exits, then the
+ * count, after the LRU batches are drained if it is wrong.
+ */
+bool folio_in_use(struct gmem *gmem, uint64_t index, uint64_t pfn, struct lru_drained *drained);
 void holder_fill(struct holder_info *out, enum ref_kind kind, const struct ref_tag *tag, const char *what);
 
 /* ---- gup.c ---- */
 void gup_trace(const struct ref *ref);
 
-/* ---- mm.c ---- */
+/* ---- lru.c ---- */
+/* A folio that has just come into the page cache: 0 or -ENOMEM. */
+int lru_add(struct gmem *gmem, uint64_t index);
+struct lru_drained {
+    bool local, all;
+};
+/* Drains LRU batches if the count is not the expected one; `drained`, zero at first, is of one walk. */
+void lru_cache_drain_for_folio(struct host *host, uint64_t pfn, uint32_t expected, struct lru_drained *drained);
+
+/* ---- pte.c ---- */
 /* unmap_mapping_pages(): drops every PTE of the range in every mm. */
 void unmap_mapping_range(struct gmem *gmem, uint64_t start, uint64_t end);
 /* PTEs as holders of a folio: as gmem_holders() and gmem_holders_sum(). */

@@ -1,47 +1,21 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Address spaces of host processes: VMAs over guest_memfds and their PTEs.
+ * Host processes and their VMAs over guest_memfds.
  *
  * On the live stage the real kernel keeps them and this file has nothing to
  * do; the simulated stage's processes run on it.
  */
-#include "src/host/internal.h"
+#include "src/host/mm_internal.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Out of memory is an errno here, not the end of the process. */
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
+#include "src/host/iommu_internal.h"
 
 #define VA_BASE UINT64_C(0x7f0000000000)
-
-struct pte {
-    uint64_t index; /* page in the file */
-    uint64_t pfn;
-    struct ref_tag tag;
-    UT_hash_handle hh;
-};
-
-struct vma {
-    uint64_t va, nr_pages;
-    struct gmem *gmem;
-    uint64_t index;
-    struct pte *ptes;
-    struct vma *next;
-};
-
-struct mm {
-    struct host *host;
-    char name[32];
-    uint32_t pid;
-    uint64_t next_va;
-    struct task_lock mmap_lock; /* shared for faults, exclusive for changes of the VMAs */
-    struct vma *vmas;
-    struct mm *next, *prev;
-};
 
 struct mm *mm_new(struct host *host, const char *name, uint32_t pid)
 {
@@ -64,40 +38,83 @@ uint32_t mm_pid(const struct mm *mm)
     return mm->pid;
 }
 
-static void drop_pte(struct vma *vma, struct pte *pte)
+const char *mm_name(const struct mm *mm)
 {
-    struct host *host = vma->gmem->host;
-    frame_of(host, pte->pfn)->mapcount--;
-    folio_put(host, pte->pfn, REF_PTE);
-    HASH_DEL(vma->ptes, pte);
-    free(pte);
+    return mm->name;
+}
+
+bool mm_dead(const struct mm *mm)
+{
+    return mm->dead;
+}
+
+void mm_set_mce_early(struct mm *mm, bool early)
+{
+    mm->mce_early = early;
+}
+
+unsigned mm_signals(const struct mm *mm, int *code, uint64_t *va)
+{
+    *code = mm->signal_code;
+    *va = mm->signal_va;
+    return mm->signals;
+}
+
+/* ---- VMAs ---------------------------------------------------------------------------------------------------------
+ */
+
+static struct vma *vma_new(struct gmem *gmem, uint64_t va, uint64_t nr_pages, uint64_t index)
+{
+    struct vma *vma = calloc(1, sizeof(*vma));
+    if (!vma)
+        return NULL;
+    *vma = (struct vma){.va = va, .nr_pages = nr_pages, .gmem = gmem, .index = index};
+    gmem_get(gmem);
+    return vma;
+}
+
+static void vma_link(struct mm *mm, struct vma *vma)
+{
+    vma->next = mm->vmas;
+    mm->vmas = vma;
 }
 
 static void vma_free(struct vma *vma)
 {
-    struct pte *pte, *next;
-    HASH_ITER (hh, vma->ptes, pte, next)
-        drop_pte(vma, pte);
     gmem_put(vma->gmem);
     free(vma);
 }
 
-void mm_free(struct mm *mm)
+static uint64_t vma_end(const struct vma *vma)
 {
-    struct vma *next;
-    /* A process ends when its last thread has. */
-    assert(!mm->mmap_lock.readers && !mm->mmap_lock.waiters.head);
-    for (struct vma *v = mm->vmas; v; v = next) {
-        next = v->next;
-        vma_free(v);
-    }
-    if (mm->prev)
-        mm->prev->next = mm->next;
-    else
-        mm->host->mms = mm->next;
-    if (mm->next)
-        mm->next->prev = mm->prev;
-    free(mm);
+    return vma->va + (vma->nr_pages << HOST_PAGE_SHIFT);
+}
+
+struct vma *vma_at(const struct mm *mm, uint64_t va)
+{
+    struct vma *v = mm->vmas;
+    while (v && (va < v->va || va >= vma_end(v)))
+        v = v->next;
+    return v;
+}
+
+bool mm_find(const struct mm *mm, uint64_t va, struct gmem **gmem, uint64_t *index)
+{
+    const struct vma *vma = vma_at(mm, va);
+    if (!vma)
+        return false;
+    *gmem = vma->gmem;
+    *index = vma->index + ((va - vma->va) >> HOST_PAGE_SHIFT);
+    return true;
+}
+
+bool gmem_in_any_vma(const struct gmem *gmem, uint64_t index)
+{
+    for (const struct mm *mm = gmem->host->mms; mm; mm = mm->next)
+        for (const struct vma *v = mm->vmas; v; v = v->next)
+            if (v->gmem == gmem && index >= v->index && index - v->index < v->nr_pages)
+                return true;
+    return false;
 }
 
 int mm_map(struct mm *mm, struct gmem *gmem, uint64_t offset, uint64_t length, uint64_t *va, struct caller *caller)
@@ -108,217 +125,198 @@ int mm_map(struct mm *mm, struct gmem *gmem, uint64_t offset, uint64_t length, u
     }
     if (!length || (offset | length) & (HOST_PAGE_SIZE - 1))
         return -EINVAL;
-    struct vma *vma = calloc(1, sizeof(*vma));
+    if (mm->dead)
+        return -ESRCH;
+    struct vma *vma = vma_new(gmem, 0, length >> HOST_PAGE_SHIFT, offset >> HOST_PAGE_SHIFT);
     if (!vma)
         return -ENOMEM;
-    vma->nr_pages = length >> HOST_PAGE_SHIFT;
-    vma->gmem = gmem;
-    vma->index = offset >> HOST_PAGE_SHIFT;
-    gmem_get(gmem);
     task_lock_exclusive(&mm->mmap_lock);
     /* A page between two VMAs catches what runs over. */
     *va = vma->va = mm->next_va;
     mm->next_va += length + HOST_PAGE_SIZE;
-    vma->next = mm->vmas;
-    mm->vmas = vma;
+    vma_link(mm, vma);
     task_unlock_exclusive(&mm->mmap_lock);
+    return 0;
+}
+
+/* Cuts a VMA in two at va, if one goes over it. */
+static int split(struct mm *mm, uint64_t va)
+{
+    struct vma *vma = vma_at(mm, va);
+    if (!vma || vma->va == va)
+        return 0;
+    uint64_t nr = (va - vma->va) >> HOST_PAGE_SHIFT;
+    struct vma *rest = vma_new(vma->gmem, va, vma->nr_pages - nr, vma->index + nr);
+    if (!rest)
+        return -ENOMEM;
+    vma->nr_pages = nr;
+    vma_link(mm, rest);
+    return 0;
+}
+
+static int unmap_locked(struct mm *mm, uint64_t va, uint64_t length)
+{
+    int rc = split(mm, va);
+    if (!rc)
+        rc = split(mm, va + length);
+    if (rc)
+        return rc;
+    zap_range(mm, va, length);
+    for (struct vma **at = &mm->vmas; *at;) {
+        struct vma *vma = *at;
+        if (vma->va < va || vma_end(vma) > va + length) {
+            at = &vma->next;
+            continue;
+        }
+        *at = vma->next;
+        vma_free(vma);
+    }
     return 0;
 }
 
 void mm_unmap(struct mm *mm, uint64_t va)
 {
     task_lock_exclusive(&mm->mmap_lock);
-    for (struct vma **at = &mm->vmas; *at; at = &(*at)->next) {
-        if ((*at)->va != va)
-            continue;
-        struct vma *vma = *at;
-        *at = vma->next;
-        vma_free(vma);
-        break;
-    }
+    const struct vma *vma = vma_at(mm, va);
+    /* Of a whole VMA nothing is cut, so nothing is allocated. */
+    if (vma && vma->va == va)
+        unmap_locked(mm, va, vma->nr_pages << HOST_PAGE_SHIFT);
     task_unlock_exclusive(&mm->mmap_lock);
 }
 
-static struct vma *vma_at(const struct mm *mm, uint64_t va, uint64_t *index)
+int mm_munmap(struct mm *mm, uint64_t va, uint64_t length)
 {
-    for (struct vma *v = mm->vmas; v; v = v->next) {
-        if (va < v->va || (va - v->va) >> HOST_PAGE_SHIFT >= v->nr_pages)
-            continue;
-        *index = v->index + ((va - v->va) >> HOST_PAGE_SHIFT);
-        return v;
-    }
-    return NULL;
-}
-
-static struct pte *pte_at(const struct vma *vma, uint64_t index)
-{
-    struct pte *pte;
-    HASH_FIND(hh, vma->ptes, &index, sizeof(index), pte);
-    return pte;
-}
-
-bool mm_pte_present(const struct mm *mm, uint64_t va, uint64_t *pfn)
-{
-    uint64_t index;
-    const struct vma *vma = vma_at(mm, va, &index);
-    const struct pte *pte = vma ? pte_at(vma, index) : NULL;
-    if (pte)
-        *pfn = pte->pfn;
-    return pte != NULL;
-}
-
-/*
- * kvm_gmem_fault_user_mapping(): sharedness is read and the folio taken under
- * the shared lock; the PTE is set after it was dropped, and what protects that
- * gap is the folio's reference.
- */
-static int fault_lookup(struct mm *mm, struct gmem *gmem, uint64_t index, bool write, uint64_t *pfn, struct ref **ref)
-{
-    int rc;
-
-    task_lock_shared(&gmem->invalidate_lock);
-    sched_point("fault:locked");
-    if (index >= gmem->nr_pages || gmem_is_private(gmem, index)) {
-        rc = -EFAULT;
-    } else {
-        rc = gmem_get_folio(gmem, index, pfn);
-        if (!rc) {
-            rc = ref_take(gmem, index, REF_FAULT, mm->name, mm->pid, ref);
-        }
-    }
-    task_unlock_shared(&gmem->invalidate_lock);
-    host_trace(mm->host, &(struct host_event){.kind = HOST_EV_fault,
-                                              .vm = gmem->vm_id,
-                                              .gmem = gmem->id,
-                                              .offset = index << HOST_PAGE_SHIFT,
-                                              .size = HOST_PAGE_SIZE,
-                                              .a0 = write,
-                                              .rc = rc,
-                                              .pid = mm->pid});
+    if (!length || (va | length) & (HOST_PAGE_SIZE - 1))
+        return -EINVAL;
+    task_lock_exclusive(&mm->mmap_lock);
+    int rc = unmap_locked(mm, va, length);
+    task_unlock_exclusive(&mm->mmap_lock);
     return rc;
 }
 
-static int set_pte(const struct mm *mm, struct vma *vma, uint64_t index, uint64_t pfn)
+int mm_remap(struct mm *mm, uint64_t va, uint64_t length, uint64_t *to)
 {
-    if (pte_at(vma, index))
-        return 0;
-    struct pte *pte = calloc(1, sizeof(*pte));
-    if (!pte)
-        return -ENOMEM;
-    pte->index = index;
-    pte->pfn = pfn;
-    ref_tag(&pte->tag, mm->pid);
-    HASH_ADD(hh, vma->ptes, index, sizeof(pte->index), pte);
-    if (!pte->hh.tbl) {
-        free(pte);
-        return -ENOMEM;
+    if (!length || (va | length) & (HOST_PAGE_SIZE - 1))
+        return -EINVAL;
+    task_lock_exclusive(&mm->mmap_lock);
+    struct vma *vma = vma_at(mm, va);
+    int rc = vma && va + length <= vma_end(vma) ? 0 : -EFAULT;
+    struct vma *moved = NULL;
+    if (!rc) {
+        moved = vma_new(vma->gmem, mm->next_va, length >> HOST_PAGE_SHIFT,
+                        vma->index + ((va - vma->va) >> HOST_PAGE_SHIFT));
+        rc = moved ? 0 : -ENOMEM;
     }
-    if (!folio_get(vma->gmem->host, pfn, REF_PTE)) {
-        HASH_DEL(vma->ptes, pte);
-        free(pte);
-        return -ENOMEM;
+    if (!rc) {
+        *to = moved->va;
+        mm->next_va += length + HOST_PAGE_SIZE;
+        vma_link(mm, moved);
+        for (uint64_t at = 0; at < length; at += HOST_PAGE_SIZE) {
+            struct pte *pte = pte_at(mm, va + at);
+            if (pte)
+                pte_move(mm, pte, moved->va + at);
+        }
+        tlb_flush_mm(mm, va, length);
+        rc = unmap_locked(mm, va, length);
     }
-    frame_of(vma->gmem->host, pfn)->mapcount++;
+    task_unlock_exclusive(&mm->mmap_lock);
+    return rc;
+}
+
+/* madvise() goes VMA by VMA, without the lock while a file works on it. */
+int mm_madvise_remove(struct mm *mm, uint64_t va, uint64_t length, struct caller *caller)
+{
+    if ((va | length) & (HOST_PAGE_SIZE - 1))
+        return -EINVAL;
+    for (uint64_t at = va, past; at < va + length; at = past) {
+        task_lock_shared(&mm->mmap_lock);
+        const struct vma *vma = vma_at(mm, at);
+        struct gmem *gmem = vma ? vma->gmem : NULL;
+        uint64_t index = vma ? vma->index + ((at - vma->va) >> HOST_PAGE_SHIFT) : 0;
+        past = vma && vma_end(vma) < va + length ? vma_end(vma) : va + length;
+        if (gmem)
+            gmem_get(gmem);
+        task_unlock_shared(&mm->mmap_lock);
+        if (!gmem)
+            return -ENOMEM;
+        int rc = gmem_fallocate(gmem, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (int64_t)(index << HOST_PAGE_SHIFT),
+                                (int64_t)(past - at), caller);
+        gmem_put(gmem);
+        if (rc)
+            return rc;
+    }
     return 0;
 }
 
-static int fault_vma(struct mm *mm, struct vma *vma, uint64_t index, bool write, uint64_t *pfn)
-{
-    struct ref *ref = NULL;
-
-    for (;;) {
-        int rc = fault_lookup(mm, vma->gmem, index, write, pfn, &ref);
-        if (rc)
-            return rc;
-        sched_point("fault:folio");
-        if (cache_lookup(vma->gmem, index) == *pfn)
-            break;
-        /* A hole was punched meanwhile: no PTE may point at a page that has left the file. */
-        ref_drop(ref);
-    }
-    int rc = set_pte(mm, vma, index, *pfn);
-    ref_drop(ref);
-    return rc;
-}
-
-int mm_fault(struct mm *mm, uint64_t va, bool write, uint64_t *pfn)
-{
-    uint64_t index;
-
-    task_lock_shared(&mm->mmap_lock);
-    struct vma *vma = vma_at(mm, va, &index);
-    int rc = vma ? fault_vma(mm, vma, index, write, pfn) : -ENOENT;
-    task_unlock_shared(&mm->mmap_lock);
-    return rc;
-}
-
-void unmap_mapping_range(struct gmem *gmem, uint64_t start, uint64_t end)
-{
-    for (struct mm *mm = gmem->host->mms; mm; mm = mm->next) {
-        for (struct vma *v = mm->vmas; v; v = v->next) {
-            if (v->gmem != gmem)
-                continue;
-            struct pte *pte, *next;
-            HASH_ITER (hh, v->ptes, pte, next) {
-                if (pte->index >= start && pte->index < end)
-                    drop_pte(v, pte);
-            }
-        }
-    }
-}
-
-/* ---- PTEs as holders ------------------------------------------------------------------------------------------------
+/* ---- life -----------------------------------------------------------------------------------------------------------
  */
 
-/* Calls fn for each PTE of a folio. */
-static void each_pte(const struct gmem *gmem, const struct folio *folio,
-                     void (*fn)(void *ctx, const struct mm *mm, const struct vma *vma, const struct pte *pte),
-                     void *ctx)
+int mm_fork(struct mm *parent, const char *name, uint32_t pid, struct mm **out)
 {
-    for (const struct mm *mm = gmem->host->mms; mm; mm = mm->next)
-        for (const struct vma *v = mm->vmas; v; v = v->next)
-            for (uint64_t i = 0; v->gmem == gmem && i < folio->nr; i++) {
-                const struct pte *pte = pte_at(v, folio->index + i);
-                if (pte && pte->pfn == folio->pfn + i)
-                    fn(ctx, mm, v, pte);
-            }
-}
-
-struct holder_list {
-    struct holder_info *out;
-    unsigned nr, max;
-};
-
-static void list_one(void *ctx, const struct mm *mm, const struct vma *vma, const struct pte *pte)
-{
-    struct holder_list *list = ctx;
-    if (list->nr < list->max) {
-        struct holder_info *h = &list->out[list->nr];
-        holder_fill(h, REF_PTE, &pte->tag, mm->name);
-        h->index = pte->index;
-        h->va = vma->va + ((pte->index - vma->index) << HOST_PAGE_SHIFT);
+    if (parent->dead)
+        return -ESRCH;
+    struct mm *child = mm_new(parent->host, name, pid);
+    if (!child)
+        return -ENOMEM;
+    task_lock_exclusive(&parent->mmap_lock);
+    int rc = 0;
+    for (const struct vma *v = parent->vmas; v && !rc; v = v->next) {
+        struct vma *copy = vma_new(v->gmem, v->va, v->nr_pages, v->index);
+        if (copy)
+            vma_link(child, copy);
+        else
+            rc = -ENOMEM;
     }
-    list->nr++;
+    child->next_va = parent->next_va;
+    task_unlock_exclusive(&parent->mmap_lock);
+    if (rc)
+        mm_free(child);
+    else
+        *out = child;
+    return rc;
 }
 
-unsigned pte_holders(const struct gmem *gmem, const struct folio *folio, struct holder_info *out, unsigned max)
+int mm_kill(struct mm *mm)
 {
-    struct holder_list list = {.out = out, .max = max};
-    each_pte(gmem, folio, list_one, &list);
-    return list.nr;
+    if (mm->dead)
+        return 0;
+    if (mm->d_state) {
+        mm->kill_pending = true;
+        return -EBUSY;
+    }
+    mm->dead = true;
+    /* exit_mm() comes before exit_files(): a pin of a device or a ring outlives the mapping that it was taken by. */
+    task_lock_exclusive(&mm->mmap_lock);
+    zap_range(mm, 0, UINT64_MAX);
+    for (struct vma *v = mm->vmas, *next; v; v = next) {
+        next = v->next;
+        vma_free(v);
+    }
+    mm->vmas = NULL;
+    task_unlock_exclusive(&mm->mmap_lock);
+    iommu_drop_process(mm->host, mm->pid);
+    ref_drop_process(mm->host, mm->pid);
+    return 0;
 }
 
-static void count_one(void *ctx, const struct mm *mm, const struct vma *vma, const struct pte *pte)
+void mm_set_d_state(struct mm *mm, bool on)
 {
-    struct holder_sum *sum = ctx;
-    (void)mm;
-    (void)vma;
-    (void)pte;
-    sum->refs++;
-    sum->maps++;
+    mm->d_state = on;
+    if (!on && mm->kill_pending)
+        mm_kill(mm);
 }
 
-void pte_sum(const struct gmem *gmem, const struct folio *folio, struct holder_sum *sum)
+void mm_free(struct mm *mm)
 {
-    each_pte(gmem, folio, count_one, sum);
+    /* A process ends when its last thread has. */
+    assert(!mm->mmap_lock.readers && !mm->mmap_lock.writer && !mm->mmap_lock.waiters.head);
+    mm->d_state = false;
+    mm_kill(mm);
+    if (mm->prev)
+        mm->prev->next = mm->next;
+    else
+        mm->host->mms = mm->next;
+    if (mm->next)
+        mm->next->prev = mm->prev;
+    free(mm);
 }

@@ -162,6 +162,26 @@ uint64_t ref_pages(const struct ref *ref)
     return ref->nr;
 }
 
+/* Clean: neither maybe-dma-pinned nor mapped, one reference for each page in the page cache, and the walker's. */
+bool folio_in_use(struct gmem *gmem, uint64_t index, uint64_t pfn, struct lru_drained *drained)
+{
+    struct host *host = gmem->host;
+    struct ref walk;
+    uint32_t page;
+    if (folio_maybe_dma_pinned(host, pfn) || folio_mapcount(host, pfn))
+        return true;
+    uint32_t expected = (uint32_t)folio_nr_pages(host, pfn) + 1;
+    ref_init(&walk, gmem, index, REF_LOOKUP, "conversion check", 0, &page);
+    if (ref_add_page(&walk, pfn))
+        return true;
+    ref_link(&walk);
+    lru_cache_drain_for_folio(host, pfn, expected, drained);
+    bool in_use = folio_refcount(host, pfn) != expected;
+    ref_put_pages(&walk);
+    ref_unlink(&walk);
+    return in_use;
+}
+
 /* ---- by holder -----------------------------------------------------------------------------------------------------
  */
 

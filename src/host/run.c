@@ -29,6 +29,14 @@ static int map_page(struct vcpu *vcpu, unsigned cpu, const struct memslot *slot,
         run->size = HOST_PAGE_SIZE;
         return -EFAULT;
     }
+    *pfn = cache_lookup(gmem, index);
+    if (*pfn && frame_of(vm->host, *pfn)->flags & FRAME_POISON) {
+        run->exit_reason = KVM_EXIT_MEMORY_FAULT;
+        run->flags = gmem_is_private(gmem, index) ? KVM_MEMORY_EXIT_FLAG_PRIVATE : 0;
+        run->gpa = gfn << HOST_PAGE_SHIFT;
+        run->size = HOST_PAGE_SIZE;
+        return -EHWPOISON;
+    }
     /* The order is pkvm_mem_abort()'s: what EL2 asks for its tables, whether the page is there, the page, the donation.
      */
     int rc = vm->driver->guest_prepare(vcpu);

@@ -119,6 +119,28 @@ static void check_files(struct audit *a)
     }
 }
 
+void machine_violation(struct machine *m, const char *format, ...)
+{
+    va_list args;
+    if (m->violations.nr < sizeof(m->violations.text) / sizeof(m->violations.text[0])) {
+        va_start(args, format);
+        vsnprintf(m->violations.text[m->violations.nr], sizeof(m->violations.text[0]), format, args);
+        va_end(args);
+    }
+    m->violations.nr++;
+}
+
+static void report_violations(struct audit *a)
+{
+    struct machine *m = a->m;
+    uint64_t nr = m->violations.nr;
+    m->violations.nr = 0;
+    for (uint64_t i = 0; i < nr && i < sizeof(m->violations.text) / sizeof(m->violations.text[0]); i++)
+        problem(a, "%s", m->violations.text[i]);
+    if (nr > sizeof(m->violations.text) / sizeof(m->violations.text[0]))
+        problem(a, "%" PRIu64 " violations since the last audit: the first are told", nr);
+}
+
 unsigned machine_audit(struct machine *m, void (*report)(void *ctx, const char *text), void *ctx,
                        uint64_t *pages_checked)
 {
@@ -131,6 +153,7 @@ unsigned machine_audit(struct machine *m, void (*report)(void *ctx, const char *
     if (diverged)
         problem(&a, "the oracle saw %" PRIu64 " divergences: the log tells of each", diverged);
     check_files(&a);
+    report_violations(&a);
     if (pages_checked)
         *pages_checked = a.pages;
     return a.problems;

@@ -74,6 +74,11 @@ struct gmem_range mmu_side(const struct mfile *file, uint64_t index)
     return (struct gmem_range){r.start, r.end, r.value == SIDE_GUEST};
 }
 
+bool mmu_side_moving(const struct mfile *file)
+{
+    return ((const struct mfile_state *)file)->lock.writer;
+}
+
 size_t mmu_nr_sides(const struct mfile *file)
 {
     return ((const struct mfile_state *)file)->side.nr_ranges;

@@ -67,6 +67,12 @@ struct host_access {
 /* (task) Stage 2 does not translate the access: EL2 maps the page, or injects an abort that EL1 answers. */
 enum host_abort_end machine_host_abort(struct machine *machine, const struct host_access *access);
 
+/*
+ * Something that must never happen has happened, "I9: ...": the next audit reports it.  What is seen between two
+ * audits beyond the first few is only counted.
+ */
+void machine_violation(struct machine *machine, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 /* ---- the MMU --------------------------------------------------------------------------------------------------- */
 
 /* A walk as the hardware does it, over the real descriptors. */
@@ -83,6 +89,8 @@ void mmu_walk_host(const struct machine *machine, uint64_t pfn, struct s2_walk *
 bool mmu_host_reaches(const struct mfile *file, uint64_t index);
 /* On which side the machine has put the page's bytes, as a range: [start, end) pages. */
 struct gmem_range mmu_side(const struct mfile *file, uint64_t index); /* .private: not on the host's side */
+/* A change of side of some page is under way: until it ends, bytes may be nobody's. */
+bool mmu_side_moving(const struct mfile *file);
 /* Number of such ranges in the file. */
 size_t mmu_nr_sides(const struct mfile *file);
 

@@ -15,6 +15,7 @@
 #define SCHED_POINTS(X)                                                                                                \
     X("convert:locked", "a conversion has the file's lock and has checked nothing yet")                                \
     X("convert:unmapped", "no process has a PTE in the range any more")                                                \
+    X("lru:drained", "a conversion's check has had every CPU's LRU batch drained (simulation)")                        \
     X("convert:checked", "no foreign reference was found")                                                             \
     X("convert:prepared", "the stage has refused views and guests the range; nothing has moved")                       \
     X("convert:stored", "EL1's attribute is changed, the bytes are where they were")                                   \
@@ -39,6 +40,10 @@
     X("punch:unmapped", "no process has a PTE in the hole any more")                                                   \
     X("punch:reclaimed", "a page has come back from the guest and is still in the page cache")                         \
     X("punch:removed", "the page cache has let go of the range, its bytes are there")                                  \
+    X("unmap:cleared", "PTEs are cleared, CPUs may still have them in their TLBs (simulation)")                        \
+    X("gup:pte-read", "GUP-fast has read a PTE (simulation)")                                                          \
+    X("gup:grabbed", "it has a reference to the folio that it found there (simulation)")                               \
+    X("gup:rechecked", "the PTE is still the same: the reference stays (simulation)")                                  \
     X("gup:pinned", "one more page of a range is pinned")                                                              \
     X("map:linked", "a view is known, and refuses all of its range")                                                   \
     X("map:opened", "what is open has been opened in it")                                                              \

@@ -15,6 +15,7 @@
 struct sim_page {
     uint64_t index;
     bool in_host;
+    bool secret; /* the guest wrote it while it was private */
     UT_hash_handle hh;
     uint8_t bytes[PAGE];
 };
@@ -142,6 +143,7 @@ static void sim_move(void *ctx, struct mfile *file, uint64_t start, uint64_t end
             continue;
         assert(p->in_host != to_host);
         p->in_host = to_host;
+        p->secret = false;
         moved++;
     }
     machine_record(sim->machine, &(struct host_event){.kind = HOST_EV_move,
@@ -256,6 +258,58 @@ static enum sim_access injected(enum host_abort_end end)
     return end == HOST_ABORT_SIGSEGV ? SIM_SIGSEGV : end == HOST_ABORT_FIXUP ? SIM_EFAULT : SIM_OOPS;
 }
 
+/* Who reads or writes a frame's bytes, for the reports. */
+struct phys {
+    uint64_t pfn, offset; /* within the page */
+    size_t length;
+    void *buf;        /* read */
+    const void *from; /* write */
+    const char *who;
+};
+
+static void orphan_access(struct sim *sim, const struct phys *a)
+{
+    struct sim_page *p = in_table(sim->orphans, a->pfn);
+    if (a->from && p)
+        memcpy(p->bytes + a->offset, a->from, a->length);
+    else if (!a->from && p)
+        memcpy(a->buf, p->bytes + a->offset, a->length);
+    else if (!a->from)
+        memset(a->buf, 0, a->length);
+}
+
+/* The host's access to a frame, when nothing stops it any more: where the bytes are, there it goes. */
+static void phys_access(struct sim *sim, const struct phys *a)
+{
+    struct gmem *gmem;
+    uint64_t index;
+
+    if (!host_frame_slot(machine_host(sim->machine), a->pfn, &gmem, &index)) {
+        orphan_access(sim, a);
+        return;
+    }
+    struct mfile *file = machine_file(gmem);
+    bool in_host = !mmu_side(file, index).private;
+    const struct sim_page *p = page_at(file, index);
+    if (!a->from && !in_host && p && p->secret)
+        machine_violation(sim->machine,
+                          "I9: %s read what the guest wrote into private memory: guest_memfd %u page 0x%llx", a->who,
+                          file->id, (unsigned long long)index);
+    if (a->from)
+        sim_write(sim, file, in_host, index * PAGE + a->offset, a->from, a->length);
+    else
+        sim_read(sim, file, in_host, index * PAGE + a->offset, a->buf, a->length);
+}
+
+/* Between an EL1 decision and its end the bytes are nobody's: the access waits for the conversion. */
+static bool moving(struct sim *sim, uint64_t pfn)
+{
+    struct gmem *gmem;
+    uint64_t index;
+    return host_frame_slot(machine_host(sim->machine), pfn, &gmem, &index) &&
+           mmu_side(machine_file(gmem), index).private && mmu_side_moving(machine_file(gmem));
+}
+
 /* One byte range of one page, as the MMU sees it: stage 1, then stage 2, then memory. */
 static enum sim_access host_access(struct sim *sim, struct mm *mm, uint64_t va, bool write, bool uaccess, void *buf,
                                    const void *from, size_t length)
@@ -263,10 +317,8 @@ static enum sim_access host_access(struct sim *sim, struct mm *mm, uint64_t va, 
     struct host_access access = {.write = write, .el1 = uaccess, .fixup = uaccess, .pid = mm_pid(mm)};
 
     for (;;) {
-        uint64_t index;
-        struct gmem *gmem;
         struct s2_walk walk;
-        if (!mm_pte_present(mm, va, &access.pfn)) {
+        if (!mm_translate(mm, va, write, &access.pfn)) {
             int rc = mm_fault(mm, va, write, &access.pfn);
             if (rc)
                 return uaccess ? SIM_EFAULT : rc == -ENOENT ? SIM_SIGSEGV : SIM_SIGBUS;
@@ -280,19 +332,11 @@ static enum sim_access host_access(struct sim *sim, struct mm *mm, uint64_t va, 
                 continue;
             return injected(end);
         }
-        if (!host_frame_slot(machine_host(sim->machine), access.pfn, &gmem, &index))
-            return SIM_SIGSEGV;
-        struct mfile *file = machine_file(gmem);
-        bool in_host = !mmu_side(file, index).private;
-        /* Between an EL1 decision and its end the bytes are nobody's: the access waits for the conversion. */
-        if (!in_host) {
+        if (moving(sim, access.pfn)) {
             sched_relax();
             continue;
         }
-        if (write)
-            sim_write(sim, file, true, index * PAGE + va % PAGE, from, length);
-        else
-            sim_read(sim, file, true, index * PAGE + va % PAGE, buf, length);
+        phys_access(sim, &(struct phys){access.pfn, va % PAGE, length, buf, write ? from : NULL, mm_name(mm)});
         return SIM_OK;
     }
 }
@@ -335,14 +379,13 @@ size_t sim_copy_to_user(struct sim *sim, struct mm *mm, uint64_t va, const void 
     return user_copy(sim, mm, va, true, NULL, buf, length);
 }
 
-enum sim_access sim_kernel_load(struct sim *sim, uint64_t pfn, bool fixup, void *buf, size_t length)
+/* A load through the direct map. */
+static enum sim_access kernel_load(struct sim *sim, uint64_t pfn, bool fixup, void *buf, size_t length, const char *who)
 {
     const struct host_access access = {.pfn = pfn, .el1 = true, .fixup = fixup};
 
     for (;;) {
         struct s2_walk walk;
-        struct gmem *gmem;
-        uint64_t index;
         mmu_walk_host(sim->machine, pfn, &walk);
         if (!walk.valid) {
             enum host_abort_end end = machine_host_abort(sim->machine, &access);
@@ -350,18 +393,44 @@ enum sim_access sim_kernel_load(struct sim *sim, uint64_t pfn, bool fixup, void 
                 continue;
             return injected(end);
         }
-        if (!host_frame_slot(machine_host(sim->machine), pfn, &gmem, &index)) {
-            const struct sim_page *p = in_table(sim->orphans, pfn);
-            if (p)
-                memcpy(buf, p->bytes, length);
-            else
-                memset(buf, 0, length);
-            return SIM_OK;
-        }
-        struct mfile *file = machine_file(gmem);
-        sim_read(sim, file, !mmu_side(file, index).private, index * PAGE, buf, length);
+        phys_access(sim, &(struct phys){.pfn = pfn, .length = length, .buf = buf, .who = who});
         return SIM_OK;
     }
+}
+
+enum sim_access sim_kernel_load(struct sim *sim, uint64_t pfn, bool fixup, void *buf, size_t length)
+{
+    return kernel_load(sim, pfn, fixup, buf, length, "the kernel");
+}
+
+int sim_pipe_read(struct sim *sim, struct pipe *pipe, void *buf, size_t length, enum sim_access *access)
+{
+    uint64_t pfn;
+    if (!pipe_peek(pipe, &pfn))
+        return -EAGAIN;
+    *access = kernel_load(sim, pfn, false, buf, length, "the reader of a pipe");
+    if (*access == SIM_OK)
+        pipe_pop(pipe);
+    return 0;
+}
+
+static int dma(struct sim *sim, struct device *device, uint64_t iova, void *buf, const void *from, size_t length)
+{
+    uint64_t pfn;
+    int rc = device_translate(device, iova, from != NULL, &pfn);
+    if (!rc)
+        phys_access(sim, &(struct phys){pfn, iova % PAGE, length, buf, from, "a device"});
+    return rc;
+}
+
+int sim_dma_read(struct sim *sim, struct device *device, uint64_t iova, void *buf, size_t length)
+{
+    return dma(sim, device, iova, buf, NULL, length);
+}
+
+int sim_dma_write(struct sim *sim, struct device *device, uint64_t iova, const void *buf, size_t length)
+{
+    return dma(sim, device, iova, NULL, buf, length);
 }
 
 /* ---- guests ---------------------------------------------------------------------------------------------------------
@@ -411,9 +480,12 @@ static void step(struct sim *sim, struct sim_vcpu *v)
     }
     struct mfile *file = machine_file(gmem);
     bool in_host = !mmu_side(file, index).private;
-    if (v->kind == INSN_WRITE)
+    if (v->kind == INSN_WRITE) {
         sim_write(sim, file, in_host, index * PAGE + v->gpa % PAGE, v->from, v->length);
-    else
+        struct sim_page *p = page_at(file, index);
+        if (p && !in_host)
+            p->secret = true;
+    } else
         sim_read(sim, file, in_host, index * PAGE + v->gpa % PAGE, v->buf, v->length);
     retire(v);
 }

@@ -8,6 +8,8 @@
 #ifndef SRC_MACHINE_SIM_H
 #define SRC_MACHINE_SIM_H
 
+#include "src/host/iommu.h"
+#include "src/host/memory_failure.h"
 #include "src/machine/machine.h"
 
 struct sim;
@@ -36,6 +38,15 @@ size_t sim_copy_from_user(struct sim *sim, struct mm *mm, uint64_t va, void *buf
 size_t sim_copy_to_user(struct sim *sim, struct mm *mm, uint64_t va, const void *buf, size_t length);
 /* (task) A kernel load through the direct map, within one page: SIM_OK, SIM_EFAULT with a fixup, SIM_OOPS without. */
 enum sim_access sim_kernel_load(struct sim *sim, uint64_t pfn, bool fixup, void *buf, size_t length);
+
+/*
+ * (task) read() of the oldest buffer of a pipe: the kernel copies it through its direct map, and has no fixup for that.
+ * 0 and how the load ended (only after SIM_OK the buffer is gone); -EAGAIN: the pipe is empty.
+ */
+int sim_pipe_read(struct sim *sim, struct pipe *pipe, void *buf, size_t length, enum sim_access *access);
+/* (task) A device's access within one page: 0, or -EFAULT, an IOMMU fault.  Stage 2 is not consulted. */
+int sim_dma_read(struct sim *sim, struct device *device, uint64_t iova, void *buf, size_t length);
+int sim_dma_write(struct sim *sim, struct device *device, uint64_t iova, const void *buf, size_t length);
 
 /* Gives the VM a guest whose vcpus do what the functions below ask; vcpu_run() executes it. */
 int sim_guest_start(struct sim *sim, struct vm *vm);

@@ -202,6 +202,12 @@ size_t trace_describe(const struct trace_entry *e, char *buf, size_t size)
         put(&o, "%" PRIu64 " populated page%s of [0x%" PRIx64 ", +0x%" PRIx64 ") moved %s", ev->a1,
             ev->a1 == 1 ? "" : "s", ev->offset, ev->size, ev->a0 ? "to the host's reach" : "out of the host's reach");
         break;
+    case HOST_EV_dma:
+        put(&o, "DMA %s at IOVA 0x%" PRIx64 ": %s", ev->a0 ? "write" : "read", ev->a1, ev->rc ? "IOMMU fault" : "ok");
+        break;
+    case HOST_EV_memory_failure:
+        put(&o, "memory failure of pfn 0x%" PRIx64 " at 0x%" PRIx64 ": %s", ev->a1, ev->offset, res);
+        break;
     case HOST_EV_stray:
         put(&o, "host access to private memory at address 0x%" PRIx64 ", PC 0x%" PRIx64 ", pid %u", ev->a0, ev->a1,
             ev->pid);
