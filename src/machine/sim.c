@@ -20,8 +20,14 @@ struct sim_page {
     uint8_t bytes[PAGE];
 };
 
+/*
+ * [changing, changed) is on its way to the other side: accesses wait for its end, as they do on the live stage.  It is
+ * one range at most, since a change holds the file's lock in the machine.
+ */
 struct sim_file {
     struct sim_page *pages;
+    uint64_t changing, changed;
+    struct waitq settled;
 };
 
 enum insn_kind { INSN_NONE, INSN_READ, INSN_WRITE, INSN_HVC };
@@ -120,14 +126,26 @@ static void sim_file_destroy(void *ctx, struct mfile *file)
     free(f);
 }
 
+static void change(struct sim_file *f, uint64_t start, uint64_t end)
+{
+    if (f->changing == f->changed || start < f->changing)
+        f->changing = start;
+    if (end > f->changed)
+        f->changed = end;
+}
+
+static bool is_changing(const struct mfile *file, uint64_t index)
+{
+    const struct sim_file *f = file->stage;
+    return index >= f->changing && index < f->changed;
+}
+
 static int sim_begin(void *ctx, struct mfile *file, uint64_t start, uint64_t end, bool to_host, struct caller *caller)
 {
     (void)ctx;
-    (void)file;
-    (void)start;
-    (void)end;
     (void)to_host;
     (void)caller;
+    change(file->stage, start, end);
     sched_point("stage:begin");
     return 0;
 }
@@ -138,6 +156,7 @@ static void sim_move(void *ctx, struct mfile *file, uint64_t start, uint64_t end
     struct sim_file *f = file->stage;
     struct sim_page *p, *next;
     uint64_t moved = 0;
+    change(f, start, end);
     HASH_ITER (hh, f->pages, p, next) {
         if (p->index < start || p->index >= end)
             continue;
@@ -156,12 +175,18 @@ static void sim_move(void *ctx, struct mfile *file, uint64_t start, uint64_t end
     sched_point("stage:moved");
 }
 
+static void step(struct sim *sim, struct sim_vcpu *v);
+
 static void sim_end(void *ctx, struct mfile *file, uint64_t start, uint64_t end)
 {
-    (void)ctx;
-    (void)file;
+    struct sim *sim = ctx;
+    struct sim_file *f = file->stage;
     (void)start;
     (void)end;
+    f->changing = f->changed = 0;
+    sched_wake_all(&f->settled);
+    for (struct sim_vcpu *v = sim->vcpus; v; v = v->next)
+        step(sim, v);
 }
 
 /* Processes here fault through EL1, which allocates the folio itself: there is nothing to adopt. */
@@ -301,13 +326,26 @@ static void phys_access(struct sim *sim, const struct phys *a)
         sim_read(sim, file, in_host, index * PAGE + a->offset, a->buf, a->length);
 }
 
-/* Between an EL1 decision and its end the bytes are nobody's: the access waits for the conversion. */
-static bool moving(struct sim *sim, uint64_t pfn)
+/*
+ * Between a decision and its end the bytes are nobody's: an access of the host waits for it.  True when it has waited,
+ * and all that it knew may have changed.
+ */
+static bool waited(struct sim *sim, uint64_t pfn)
 {
     struct gmem *gmem;
     uint64_t index;
-    return host_frame_slot(machine_host(sim->machine), pfn, &gmem, &index) &&
-           mmu_side(machine_file(gmem), index).private && mmu_side_moving(machine_file(gmem));
+
+    if (!host_frame_slot(machine_host(sim->machine), pfn, &gmem, &index))
+        return false;
+    struct mfile *file = machine_file(gmem);
+    struct sim_file *f = file->stage;
+    if (is_changing(file, index))
+        sched_wait_uncancelled(&f->settled, SCHED_FOREVER);
+    else if (mmu_side(file, index).private && mmu_side_moving(file))
+        sched_relax();
+    else
+        return false;
+    return true;
 }
 
 /* One byte range of one page, as the MMU sees it: stage 1, then stage 2, then memory. */
@@ -332,10 +370,8 @@ static enum sim_access host_access(struct sim *sim, struct mm *mm, uint64_t va, 
                 continue;
             return injected(end);
         }
-        if (moving(sim, access.pfn)) {
-            sched_relax();
+        if (waited(sim, access.pfn))
             continue;
-        }
         phys_access(sim, &(struct phys){access.pfn, va % PAGE, length, buf, write ? from : NULL, mm_name(mm)});
         return SIM_OK;
     }
@@ -393,6 +429,8 @@ static enum sim_access kernel_load(struct sim *sim, uint64_t pfn, bool fixup, vo
                 continue;
             return injected(end);
         }
+        if (waited(sim, pfn))
+            continue;
         phys_access(sim, &(struct phys){.pfn = pfn, .length = length, .buf = buf, .who = who});
         return SIM_OK;
     }
@@ -479,6 +517,8 @@ static void step(struct sim *sim, struct sim_vcpu *v)
         return;
     }
     struct mfile *file = machine_file(gmem);
+    if (is_changing(file, index))
+        return;
     bool in_host = !mmu_side(file, index).private;
     if (v->kind == INSN_WRITE) {
         sim_write(sim, file, in_host, index * PAGE + v->gpa % PAGE, v->from, v->length);

@@ -11,6 +11,8 @@
 /* Turns after which a task that polls is taken for one that waits. */
 #define MAX_TURNS 200000u
 #define SETTLE_TURNS 2000u
+/* The last events of a page that are told when something is wrong with it. */
+#define HISTORY_LINES 20u
 
 struct sc_op {
     struct sc_sim *w;
@@ -54,6 +56,7 @@ static void at_point(void *ctx, struct task *task, const char *label)
 {
     struct sc_op *op = op_of(ctx, task);
 
+    sim_storm_point(ctx, label);
     if (!op)
         return;
     snprintf(op->label, sizeof(op->label), "%s", label);
@@ -461,20 +464,26 @@ static void sim_audit(void *world, sc_report_fn *report, void *ctx)
     }
 }
 
+/* An event of the page, or of a range that has it. */
+static bool about_page(const struct host_event *e, uint32_t file, uint64_t at)
+{
+    return e->size && (!e->gmem || e->gmem == file) && at >= e->offset && at - e->offset < e->size;
+}
+
 static void sim_history(void *world, int file, uint64_t page, sc_report_fn *report, void *ctx)
 {
     struct sc_sim *w = world;
     const struct trace *t = machine_trace(w->machine);
     const struct trace_entry *e;
-    uint64_t at = page * SC_PAGE;
+    unsigned nr = 0;
 
     if (file < 0 || (unsigned)file >= w->nr_files)
         return;
+    for (uint64_t seq = 1; (e = trace_get(t, seq)); seq = e->seq + 1)
+        nr += about_page(&e->event, gmem_id(w->file[file].gmem), page * SC_PAGE);
     for (uint64_t seq = 1; (e = trace_get(t, seq)); seq = e->seq + 1) {
         char words[300], line[360];
-        if (e->event.gmem && e->event.gmem != gmem_id(w->file[file].gmem))
-            continue;
-        if (e->event.size && (at < e->event.offset || at - e->event.offset >= e->event.size))
+        if (!about_page(&e->event, gmem_id(w->file[file].gmem), page * SC_PAGE) || nr-- > HISTORY_LINES)
             continue;
         trace_describe(e, words, sizeof(words));
         snprintf(line, sizeof(line), "%4llu  %8.3f ms  %s", (unsigned long long)e->seq, (double)e->t_ns / 1e6, words);

@@ -87,7 +87,11 @@ struct sc_sim {
     struct sim_pin pin[SIM_MAX_PINS];
 
     struct sc_op *ops;
+    struct storm *storm; /* while one is on */
 };
+
+/* (task) At each schedule point: in a storm it may be another's turn. */
+void sim_storm_point(struct sc_sim *w, const char *label);
 
 /* The number of a handle is its place + 1, so that 0 can say "none". */
 

@@ -104,7 +104,13 @@
       "1: share, unshare and memory faults of the guest are answered by the conversion that they ask for; 0: they "    \
       "are verdicts of the guest's verbs")                                                                             \
     X(WORLD, advance, "ms", "{ms} ms pass", VERDICT, LIVE, "the runner sleeps",                                        \
-      "virtual time passes, waits whose time has come end")
+      "virtual time passes, waits whose time has come end")                                                            \
+    X(WORLD, storm, "page nr rounds", "a storm over {page+nr}, {rounds} rounds", VERDICT, NOT_LIVE,                    \
+      "no live form of the storm yet",                                                                                 \
+      "the VMM converts the pages to private and back, and as the guest asks, while each vCPU and a thread of the "    \
+      "VMM load and store there: "                                                                                     \
+      "0, or LEAKED (the host read what the guest stored), OUTSIDE (an EAGAIN named a page outside), STARVED; for "    \
+      ":has{}: conversions, busy, most_tries, host, host_refused, guest, guest_exits")
 
 #define SC_VERBS(X)                                                                                                    \
     SC_VERBS_PROCESS(X)                                                                                                \
