@@ -9,7 +9,8 @@
  * x1.., and on return x0 = 0 when the number was dispatched, -1
  * (NOT_SUPPORTED) when it was not; x1 carries the value or the negative errno.
  * The host numbers are those of one 7.1-era tree (asm/kvm_asm.h); upstream
- * calls them internal and changes them at will.  The guest ids below them are
+ * calls them internal and changes them at will.  The last one it has not: it
+ * is for a kernel that keeps no record of what is shared and has to ask.  The guest ids below them are
  * stable ABI (Documentation/virt/kvm/arm/hypercalls.rst).
  *
  * All addresses that cross this interface are physical addresses in bytes;
@@ -75,7 +76,8 @@ enum hyp_errno {
     X(50, finalize_teardown_vm, 1)                                                                                     \
     X(51, vcpu_load, 3)                                                                                                \
     X(52, vcpu_put, 0)                                                                                                 \
-    X(53, tlb_flush_vmid, 1)
+    X(53, tlb_flush_vmid, 1)                                                                                           \
+    X(54, host_may_access, 1)
 
 #define HVC_PKVM_ONLY 33
 

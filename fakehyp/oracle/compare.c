@@ -416,6 +416,7 @@ static void each_named_frame(struct oracle *o, const char *what)
     case HVC_host_share_hyp:
     case HVC_host_unshare_hyp:
     case HVC_host_donate_guest:
+    case HVC_host_may_access:
         compare_frame(o, what, a[1], NULL);
         break;
     case HVC_force_reclaim_guest_page:

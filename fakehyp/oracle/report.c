@@ -114,6 +114,7 @@ static const struct call_name call_names[] = {
     {HVC_vcpu_load, 3, "vcpu_load", {"handle", "idx", "hcr"}},
     {HVC_vcpu_put, 0, "vcpu_put", {""}},
     {HVC_tlb_flush_vmid, 1, "tlb_flush_vmid", {"handle"}},
+    {HVC_host_may_access, 1, "host_may_access", {"pfn"}},
 };
 
 static const struct {

@@ -99,6 +99,9 @@ static bool host_call(struct oracle *o, const uint64_t a[8], int64_t *ret)
     case HVC_tlb_flush_vmid:
         *ret = tlb_flush_vmid(o, a[1]);
         return true;
+    case HVC_host_may_access:
+        *ret = spec_host_may_access(o, a[1]);
+        return true;
     }
     return false;
 }

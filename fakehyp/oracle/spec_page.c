@@ -95,6 +95,13 @@ void o_to_host(struct oracle *o, uint64_t pfn)
     *o_change_frame(o, pfn) = (struct frame){.host = PKVM_PAGE_OWNED};
 }
 
+int64_t spec_host_may_access(const struct oracle *o, uint64_t pfn)
+{
+    int ret = o_check_memory(o, pfn, 1);
+
+    return ret ? ret : o_frame_of(o, pfn).host != PKVM_PAGE_NOPAGE;
+}
+
 int64_t spec_host_share_hyp(struct oracle *o, uint64_t pfn)
 {
     int ret = o_check_host(o, pfn, 1, PKVM_PAGE_OWNED);

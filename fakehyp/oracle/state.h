@@ -283,6 +283,7 @@ void o_to_host(struct oracle *o, uint64_t pfn);
 struct vm *o_vm_of(struct oracle *o, uint64_t handle);
 struct vcpu *o_vcpu_on(struct oracle *o, unsigned cpu);
 
+int64_t spec_host_may_access(const struct oracle *o, uint64_t pfn);
 int64_t spec_host_share_hyp(struct oracle *o, uint64_t pfn);
 int64_t spec_host_unshare_hyp(struct oracle *o, uint64_t pfn);
 int64_t spec_refill(struct oracle *o, struct vm *vm, struct vcpu *vcpu);

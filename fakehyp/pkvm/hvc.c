@@ -182,6 +182,11 @@ static int64_t handle_tlb_flush_vmid(struct host_call *call)
     return 0;
 }
 
+static int64_t handle_host_may_access(struct host_call *call)
+{
+    return pkvm_host_may_access(call->hyp, call->arg[0]);
+}
+
 #define X(n, name, nargs) _Static_assert((nargs) <= MAX_ARGS, "arguments travel in x1..x5");
 HYP_HOST_CALL_MAP(X)
 #undef X

@@ -148,6 +148,7 @@ uint64_t hyp_host_leaf(const struct hyp *hyp, uint64_t pfn);
 uint64_t hyp_host_tables(const struct hyp_memory_region *memory, unsigned nr_memory, unsigned pa_bits);
 
 /* mem_protect.c: host and EL2; ranges in pages. */
+int pkvm_host_may_access(const struct hyp *hyp, uint64_t pfn);
 int pkvm_host_share_hyp(struct hyp *hyp, uint64_t pfn);
 int pkvm_host_unshare_hyp(struct hyp *hyp, uint64_t pfn);
 int pkvm_check_pin(const struct hyp *hyp, uint64_t pfn, uint64_t nr);

@@ -2,6 +2,14 @@
 /* Transitions between the host, EL2 and the secure world. */
 #include "fakehyp/pkvm/internal.h"
 
+/* 1 for what is the host's or is lent to it, 0 for another's; the errors of memory that nobody can be given. */
+int pkvm_host_may_access(const struct hyp *hyp, uint64_t pfn)
+{
+    int ret = hyp_check_allowed_range(hyp, pfn, 1);
+
+    return ret ? ret : hyp_host_state(hyp, pfn) != PKVM_PAGE_NOPAGE;
+}
+
 int pkvm_host_share_hyp(struct hyp *hyp, uint64_t pfn)
 {
     int ret = hyp_check_host_state(hyp, pfn, 1, PKVM_PAGE_OWNED);

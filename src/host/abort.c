@@ -3,11 +3,11 @@
  * Aborts that EL2 injects into the host kernel: what do_mem_abort() makes of
  * one, by where the access came from (arch/arm64/mm/fault.c, pkvm.c).
  */
-#include "src/host/internal.h"
-
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>
+
+#include "src/host/driver.h"
 
 /* pkvm_force_reclaim_guest_page(), under the lock that keeps a conversion from moving what EL2 is about to zero. */
 static int64_t force_reclaim(struct host *host, uint64_t pfn)
@@ -29,9 +29,10 @@ static int64_t force_reclaim(struct host *host, uint64_t pfn)
     if (gmem) {
         struct vm *vm = gmem_binding(gmem, index, &gfn);
         if (rc == 0) {
-            frame_of(host, pfn)->flags &= (uint16_t)~FRAME_GUEST;
-            if (vm)
+            if (vm) {
+                guest_lost(vm_slot_at(vm, gfn), index, frame_of(host, pfn));
                 vm->nr_poisoned++;
+            }
         }
         task_unlock_exclusive(&gmem->invalidate_lock);
         gmem_put(gmem);

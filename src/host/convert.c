@@ -1,20 +1,29 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * KVM_SET_MEMORY_ATTRIBUTES2: conversion between shared and private, policy D
- * (what was merged): unmap everybody, compare reference counts, never wait,
- * all or nothing.  Order of checks and steps: spec guest_memfd.md 1.3, 3.2, 3.3.
+ * KVM_SET_MEMORY_ATTRIBUTES2: conversion between shared and private, all or
+ * nothing.  Order of checks and steps: spec guest_memfd.md 1.3, 3.2, 3.3.  What
+ * differs between the designs is in the policy (policy.h), the tracker
+ * (tracker.h) and the hypervisor's driver (driver.h).
  */
-#include "src/host/internal.h"
-
 #include <errno.h>
 #include <stdio.h>
+
+#include "src/host/driver.h"
+#include "src/host/policy.h"
+#include "src/host/tracker.h"
 
 static int check_arguments(const struct gmem *gmem, const struct gmem_attributes2 *a, struct caller *caller)
 {
     unsigned long long offset = a->offset, size = a->size, end = gmem->nr_pages << HOST_PAGE_SHIFT;
 
-    if (a->flags) {
-        caller_explain(caller, "flags 0x%llx: must be 0 (content modes were dropped from the ABI)",
+    if (gmem->tracker == gmem_tracker(GMEM_TRACKER_VM)) {
+        caller_explain(caller, "attributes are kept by the VM here: the call is KVM_SET_MEMORY_ATTRIBUTES on the VM");
+        return -ENOTTY;
+    }
+    if (gmem->config.abi == 5 ? a->flags & ~CONTENT_FLAGS || a->flags == CONTENT_FLAGS : a->flags) {
+        caller_explain(caller,
+                       gmem->config.abi == 5 ? "flags 0x%llx: ZERO (1) or PRESERVE (2) or none"
+                                             : "flags 0x%llx: must be 0 (content modes were dropped from the ABI)",
                        (unsigned long long)a->flags);
         return -EINVAL;
     }
@@ -41,44 +50,6 @@ static int check_arguments(const struct gmem *gmem, const struct gmem_attributes
     return 0;
 }
 
-static int check_references(struct gmem *gmem, uint64_t start, uint64_t end, struct caller *caller,
-                            struct gmem_busy *busy)
-{
-    struct lru_drained drained = {false, false};
-    uint64_t index, pfn;
-    for (uint64_t at = start; gmem_next_folio(gmem, at, end, &index, &pfn); at = index + 1) {
-        sched_relax_due();
-        if (!folio_in_use(gmem, index, pfn, &drained))
-            continue;
-        uint32_t refcount = folio_refcount(gmem->host, pfn), mapcount = folio_mapcount(gmem->host, pfn);
-        busy->error_offset_valid = true;
-        busy->error_offset = index << HOST_PAGE_SHIFT;
-        unsigned nr = gmem_holders(gmem, index, busy->holders, BUSY_MAX_HOLDERS);
-        busy->nr_holders = nr < BUSY_MAX_HOLDERS ? nr : BUSY_MAX_HOLDERS;
-        if (nr)
-            caller_explain(caller,
-                           "page at offset 0x%llx is in use: refcount %u, held by %s (%s, pid %u)%s; drop that "
-                           "reference and retry",
-                           (unsigned long long)busy->error_offset, refcount, busy->holders[0].what,
-                           busy->holders[0].kind, busy->holders[0].pid, nr > 1 ? " and others" : "");
-        else
-            caller_explain(caller, "page at offset 0x%llx is in use: refcount %u, mapcount %u; retry",
-                           (unsigned long long)busy->error_offset, refcount, mapcount);
-        struct host_event event = {.kind = HOST_EV_busy,
-                                   .vm = gmem->vm_id,
-                                   .gmem = gmem->id,
-                                   .offset = busy->error_offset,
-                                   .size = HOST_PAGE_SIZE,
-                                   .a0 = refcount,
-                                   .a1 = mapcount,
-                                   .pid = nr ? busy->holders[0].pid : 0};
-        snprintf(event.note, sizeof(event.note), "%.*s", (int)sizeof(event.note) - 1, nr ? busy->holders[0].what : "");
-        host_trace(gmem->host, &event);
-        return -EAGAIN;
-    }
-    return 0;
-}
-
 static void remember(struct gmem *gmem, uint64_t start, uint64_t end, bool to_private, const struct caller *caller)
 {
     struct host *host = gmem->host;
@@ -92,61 +63,105 @@ static void remember(struct gmem *gmem, uint64_t start, uint64_t end, bool to_pr
     rangemap_set(&gmem->last_conv, start, end, seq);
 }
 
-static int convert_locked(struct gmem *gmem, uint64_t start, uint64_t end, bool to_private, struct caller *caller,
-                          struct gmem_busy *busy)
+/* Who is in the way?  Unmaps the range, whatever comes of it: what is mapped there faults back in. */
+static int get_host_out(struct gmem *gmem, uint64_t start, uint64_t end, struct caller *caller, struct gmem_busy *busy)
+{
+    const struct gmem_policy *policy = gmem->policy;
+    int rc = policy->check_mapped ? policy->check_mapped(gmem, start, end, caller, busy) : 0;
+    if (rc)
+        return rc;
+    if (!policy->keeps_mappings)
+        unmap_mapping_range(gmem, start, end);
+    sched_point("convert:unmapped");
+    /* Pages that processes populated on their own are pages of the model from here on. */
+    rc = gmem_adopt(gmem, start, end);
+    if (rc) {
+        caller_explain(caller, "pages of the range that processes have touched do not fit into the machine: start "
+                               "fakehypd with more --memory");
+        return rc;
+    }
+    rc = policy->check(gmem, start, end, caller, busy);
+    if (!rc)
+        sched_point("convert:checked");
+    return rc;
+}
+
+/* What the conversion does to bytes, while they are where neither side's accesses change them. */
+static void change_contents(struct gmem *gmem, uint64_t start, uint64_t end, enum content_effect effect)
+{
+    const struct host_arch *arch = &gmem->host->arch;
+    if (effect == CONTENT_ZEROED)
+        arch->discard(arch->ctx, gmem->file, start, end);
+    else if (effect == CONTENT_SCRAMBLED)
+        driver_scramble(gmem, start, end);
+}
+
+static int convert_locked(struct gmem *gmem, uint64_t start, uint64_t end, bool to_private, uint64_t flags,
+                          struct caller *caller, struct gmem_busy *busy)
 {
     const struct host_arch *arch = &gmem->host->arch;
     uint64_t want = to_private ? ATTR_PRIVATE : ATTR_SHARED;
-    int rc;
+    enum content_effect effect;
+    int rc = driver_content(gmem, to_private, flags, &effect, caller);
 
-    if (rangemap_all(&gmem->attr, start, end, want))
+    if (rc)
+        return rc;
+    if (tracker_all(gmem, start, end, want)) {
+        /* An explicit mode is carried out all the same. */
+        if (flags)
+            change_contents(gmem, start, end, effect);
         return 0;
-    if (rangemap_reserve(&gmem->attr) || rangemap_reserve(&gmem->last_conv)) {
+    }
+    if (gmem->tracker->reserve(gmem) || rangemap_reserve(&gmem->last_conv)) {
         caller_explain(caller, "no memory for the attribute tree");
         return -ENOMEM;
     }
-    if (to_private) {
-        unmap_mapping_range(gmem, start, end);
-        sched_point("convert:unmapped");
-        /* Pages that processes populated on their own are pages of the model from here on. */
-        rc = gmem_adopt(gmem, start, end);
-        if (rc)
-            caller_explain(caller, "pages of the range that processes have touched do not fit into the machine: start "
-                                   "fakehypd with more --memory");
-        else
-            rc = check_references(gmem, start, end, caller, busy);
-        if (rc)
-            return rc;
-        sched_point("convert:checked");
-    }
+    rc = to_private ? get_host_out(gmem, start, end, caller, busy) : driver_make_shared(gmem, start, end, caller, busy);
+    if (rc)
+        return rc;
+    driver_zap(gmem, start, end);
     rc = arch->prepare(arch->ctx, gmem->file, start, end, !to_private, caller);
     if (rc)
         return rc;
     sched_point("convert:prepared");
     /* The point of no return: nothing below fails. */
-    rangemap_set(&gmem->attr, start, end, want);
+    if (!to_private && gmem->policy->leaving_private)
+        gmem->policy->leaving_private(gmem, start, end);
+    change_contents(gmem, start, end, effect);
+    gmem->tracker->set(gmem, start, end, want);
+    if (to_private && gmem->policy->made_private)
+        gmem->policy->made_private(gmem, start, end, busy);
     remember(gmem, start, end, to_private, caller);
     sched_point("convert:stored");
     arch->commit(arch->ctx, gmem->file, start, end);
     return 0;
 }
 
+int gmem_convert(struct gmem *gmem, uint64_t start, uint64_t end, bool to_private, uint64_t flags,
+                 struct caller *caller, struct gmem_busy *busy)
+{
+    task_lock_exclusive(&gmem->invalidate_lock);
+    sched_point("convert:locked");
+    int rc = convert_locked(gmem, start, end, to_private, flags, caller, busy);
+    task_unlock_exclusive(&gmem->invalidate_lock);
+    if (rc == -ENOMEM) {
+        busy->error_offset_valid = true;
+        busy->error_offset = start << HOST_PAGE_SHIFT;
+    }
+    return rc;
+}
+
 int gmem_set_attributes2(struct gmem *gmem, const struct gmem_attributes2 *attr, struct caller *caller,
                          struct gmem_busy *busy)
 {
     *busy = (struct gmem_busy){0};
-    int rc = check_arguments(gmem, attr, caller);
+    int rc = host_alive(gmem->host, caller);
+    if (!rc)
+        rc = check_arguments(gmem, attr, caller);
     if (!rc) {
         uint64_t start = attr->offset >> HOST_PAGE_SHIFT;
-        task_lock_exclusive(&gmem->invalidate_lock);
-        sched_point("convert:locked");
-        rc = convert_locked(gmem, start, start + (attr->size >> HOST_PAGE_SHIFT),
-                            attr->attributes & KVM_MEMORY_ATTRIBUTE_PRIVATE, caller, busy);
-        task_unlock_exclusive(&gmem->invalidate_lock);
-        if (rc == -ENOMEM) {
-            busy->error_offset_valid = true;
-            busy->error_offset = attr->offset;
-        }
+        rc = gmem_convert(gmem, start, start + (attr->size >> HOST_PAGE_SHIFT),
+                          attr->attributes & KVM_MEMORY_ATTRIBUTE_PRIVATE, attr->flags, caller, busy);
     }
     host_trace(gmem->host, &(struct host_event){.kind = HOST_EV_convert,
                                                 .vm = gmem->vm_id,

@@ -1,29 +1,28 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* fallocate(2) on a guest_memfd: allocation and hole punching (spec guest_memfd.md 2.3). */
-#include "src/host/internal.h"
-
 #include <errno.h>
 #include <fcntl.h>
+
+#include "src/host/driver.h"
+#include "src/host/tracker.h"
 
 /* Pages that are allocated between two chances for others: on the live stage each costs the price of a fresh page. */
 #define ALLOCATE_EVERY UINT64_C(256)
 
 /*
- * Takes the guest's page back, if a guest has it.  The order is hypervisor
+ * Takes the page back from every guest that has it.  The order is hypervisor
  * first, page cache second: a frame must never be free while a guest reaches it.
  */
 static bool reclaimed(struct gmem *gmem, uint64_t index, uint64_t pfn)
 {
-    struct frame *f = frame_of(gmem->host, pfn);
-    uint64_t gfn;
-    if (!(f->flags & FRAME_GUEST))
+    uint64_t gfn = 0;
+    if (!(frame_of(gmem->host, pfn)->flags & FRAME_GUEST))
         return true;
-    struct vm *vm = gmem_binding(gmem, index, &gfn);
-    if (!vm || gmem->driver->reclaim_page(vm, gfn, pfn))
+    const struct vm *vm = gmem_binding(gmem, index, &gfn);
+    if (driver_reclaim_page(gmem, index, pfn))
         return false;
-    f->flags &= (uint16_t)~FRAME_GUEST;
     host_trace(gmem->host, &(struct host_event){.kind = HOST_EV_reclaim,
-                                                .vm = vm->id,
+                                                .vm = vm ? vm->id : 0,
                                                 .gmem = gmem->id,
                                                 .offset = index << HOST_PAGE_SHIFT,
                                                 .size = HOST_PAGE_SIZE,
@@ -41,24 +40,44 @@ static bool folio_reclaimed(struct gmem *gmem, const struct folio *folio)
     return all;
 }
 
+/* The library's invalidate_begin(): nothing is truncated when the hypervisor keeps a page. */
+static int invalidate_begin(struct gmem *gmem, uint64_t start, uint64_t end, struct caller *caller)
+{
+    uint64_t index, pfn;
+    for (uint64_t at = start; gmem_next_folio(gmem, at, end, &index, &pfn); at = index + 1) {
+        if (reclaimed(gmem, index, pfn))
+            continue;
+        caller_explain(caller,
+                       "page at offset 0x%llx: the hypervisor leaves it with the guest: the hole is not punched",
+                       (unsigned long long)index << HOST_PAGE_SHIFT);
+        return -EBUSY;
+    }
+    return 0;
+}
+
 /*
  * kvm_gmem_punch_hole(): never fails because of references.  A pinned page
  * leaves the file, the pinner keeps the frame.  A page that the hypervisor
  * leaves with the guest, and a folio that is larger than the hole, lose their
  * bytes and keep their frames.
  */
-static void punch_locked(struct gmem *gmem, uint64_t start, uint64_t end)
+static int punch_locked(struct gmem *gmem, uint64_t start, uint64_t end, struct caller *caller)
 {
     const struct host_arch *arch = &gmem->host->arch;
+    bool ignore = gmem->config.bugs & HOST_BUG(PUNCH_IGNORES_INVALIDATE);
     uint64_t index, pfn, done = 0;
 
     unmap_mapping_range(gmem, start, end);
     sched_point("punch:unmapped");
+    int rc = gmem->config.library && !ignore ? invalidate_begin(gmem, start, end, caller) : 0;
+    if (rc)
+        return rc;
     for (uint64_t at = start; gmem_next_folio(gmem, at, end, &index, &pfn);) {
         struct folio folio;
         folio_at(gmem, index, &folio);
         at = folio.index + folio.nr;
-        if (folio.index >= start && at <= end && folio_reclaimed(gmem, &folio)) {
+        if (folio.index >= start && at <= end && (folio_reclaimed(gmem, &folio) || ignore)) {
+            guests_keep(gmem, &folio);
             sched_point("punch:reclaimed");
             folio_leave(gmem, &folio);
         }
@@ -67,6 +86,9 @@ static void punch_locked(struct gmem *gmem, uint64_t start, uint64_t end)
     }
     sched_point("punch:removed");
     arch->discard(arch->ctx, gmem->file, start, end);
+    if (gmem->tracker->lost_with_folio)
+        arch->commit(arch->ctx, gmem->file, start, end);
+    return 0;
 }
 
 /* As kvm_gmem_allocate(), page after page: what was allocated before a failure stays. */
@@ -110,18 +132,21 @@ static bool vfs_mode(int mode)
     }
 }
 
-static void punch_range(struct gmem *gmem, uint64_t start, uint64_t end)
+static int punch_range(struct gmem *gmem, uint64_t start, uint64_t end, struct caller *caller)
 {
     if (start >= end)
-        return;
+        return 0;
     task_lock_exclusive(&gmem->invalidate_lock);
     sched_point("punch:locked");
-    punch_locked(gmem, start, end);
+    int rc = punch_locked(gmem, start, end, caller);
     task_unlock_exclusive(&gmem->invalidate_lock);
+    return rc;
 }
 
 int gmem_fallocate(struct gmem *gmem, int mode, int64_t offset, int64_t length, struct caller *caller)
 {
+    if (host_alive(gmem->host, caller))
+        return -EIO;
     /* vfs_fallocate() */
     if (offset < 0 || length <= 0) {
         caller_explain(caller, "offset %lld, length %lld: must not be negative, length not 0", (long long)offset,
@@ -148,7 +173,7 @@ int gmem_fallocate(struct gmem *gmem, int mode, int64_t offset, int64_t length, 
     bool punch = mode & FALLOC_FL_PUNCH_HOLE;
     int rc = 0;
     if (punch) {
-        punch_range(gmem, start, end < gmem->nr_pages ? end : gmem->nr_pages);
+        rc = punch_range(gmem, start, end < gmem->nr_pages ? end : gmem->nr_pages, caller);
     } else if (end > gmem->nr_pages) {
         caller_explain(caller, "range ends at 0x%llx, the file at 0x%llx", (unsigned long long)end << HOST_PAGE_SHIFT,
                        (unsigned long long)gmem->nr_pages << HOST_PAGE_SHIFT);

@@ -134,11 +134,14 @@ bool folio_at(const struct gmem *gmem, uint64_t index, struct folio *out)
 void folio_leave(struct gmem *gmem, const struct folio *folio)
 {
     struct host *host = gmem->host;
+    folio_untype(host, folio->pfn);
     bool held = folio_refcount(host, folio->pfn) > folio->nr;
     for (uint64_t i = 0; i < folio->nr; i++) {
         struct frame *f = frame_of(host, folio->pfn + i);
         cache_remove(gmem, folio->index + i);
         f->owner = 0;
+        /* What its file made of it ends with it. */
+        f->flags &= (uint16_t)~FRAME_POLICY;
         if (held) {
             f->flags |= FRAME_ORPHAN;
             host->arch.orphan(host->arch.ctx, gmem->file, folio->index + i, folio->pfn + i);

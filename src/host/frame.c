@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Frames of RAM: allocation and reference counts. */
-#include "src/host/internal.h"
+#include "src/host/policy.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -184,9 +184,16 @@ void frame_put(struct host *host, uint64_t pfn, uint32_t refs)
     struct frame *head = head_of(host, pfn);
     assert(head->refcount >= refs);
     head->refcount -= refs;
+    if (head->flags & FRAME_WATCHED)
+        sched_wake_all(&host->put);
     if (head->refcount)
         return;
     uint64_t first = folio_head(host, pfn), nr = folio_nr_pages(host, pfn);
+    if (head->flags & FRAME_TYPED) {
+        struct gmem *gmem = gmem_by_id(host, head->owner);
+        gmem->policy->last_put(gmem, first);
+        return;
+    }
     unsigned order = head->flags >> FRAME_ORDER_SHIFT;
     for (uint64_t i = 0; i < nr; i++) {
         if (head[i].flags & FRAME_ORPHAN)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* guest_memfd inodes: creation, lifetime, what is known of a page. */
-#include "src/host/internal.h"
+#include "src/host/policy.h"
+#include "src/host/tracker.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -20,6 +21,8 @@ int gmem_create(struct vm *vm, uint64_t size, uint64_t flags, struct gmem **out,
 {
     struct host *host = vm->host;
 
+    if (host_alive(host, caller))
+        return -EIO;
     if (flags & ~(GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED)) {
         caller_explain(caller, "unknown guest_memfd flags 0x%llx: MMAP (1) and INIT_SHARED (2) exist",
                        (unsigned long long)flags);
@@ -38,8 +41,11 @@ int gmem_create(struct vm *vm, uint64_t size, uint64_t flags, struct gmem **out,
     g->nr_pages = size >> HOST_PAGE_SHIFT;
     g->flags = flags;
     g->vm_id = vm->id;
-    g->private_memory = vm->config.is_protected;
+    g->private_memory = vm_private_memory(vm);
     g->driver = vm->driver;
+    g->config = vm->config;
+    g->policy = gmem_policy(vm->config.policy);
+    g->tracker = gmem_tracker(vm->config.tracker);
     g->refs = 1;
     cache_init(g);
     int rc = rangemap_init(&g->attr, g->nr_pages, init_shared ? ATTR_SHARED : ATTR_PRIVATE);
@@ -84,7 +90,7 @@ void gmem_get(struct gmem *gmem)
     gmem->refs++;
 }
 
-static bool guest_has(const struct host *host, const struct folio *folio)
+static bool some_guest_has(const struct host *host, const struct folio *folio)
 {
     bool has = false;
     for (uint64_t i = 0; i < folio->nr; i++)
@@ -105,7 +111,7 @@ static void gmem_destroy(struct gmem *g)
         folio_at(g, index, &folio);
         at = folio.index + folio.nr;
         /* A page that the hypervisor never gave back stays lost: it must not be handed out again. */
-        if (guest_has(host, &folio))
+        if (some_guest_has(host, &folio))
             continue;
         folio_leave(g, &folio);
         freed += folio.nr;
@@ -157,21 +163,20 @@ uint64_t gmem_vm_id(const struct gmem *gmem)
     return gmem->vm_id;
 }
 
-struct gmem_range gmem_attr_range(const struct gmem *gmem, uint64_t index)
-{
-    struct range r = rangemap_get(&gmem->attr, index);
-    return (struct gmem_range){r.start, r.end, r.value == ATTR_PRIVATE};
-}
-
 void gmem_stats(const struct gmem *gmem, struct gmem_stats *out)
 {
-    *out = (struct gmem_stats){.allocated = gmem->nr_cached, .ranges = gmem->attr.nr_ranges};
-    for (struct range r = rangemap_first(&gmem->attr, 0, gmem->nr_pages); r.start < gmem->nr_pages;
-         r = rangemap_next(&gmem->attr, r, gmem->nr_pages)) {
-        if (r.value == ATTR_PRIVATE)
-            out->private_pages += r.end - r.start;
+    *out = (struct gmem_stats){.allocated = gmem->nr_cached};
+    bool before = false;
+    for (uint64_t at = 0; at < gmem->nr_pages;) {
+        struct gmem_range r = gmem_attr_range(gmem, at);
+        if (r.private)
+            out->private_pages += r.end - at;
         else
-            out->shared_pages += r.end - r.start;
+            out->shared_pages += r.end - at;
+        /* Runs that a tracker does not merge are one range to whoever asks. */
+        out->ranges += at == 0 || r.private != before;
+        before = r.private;
+        at = r.end;
     }
 }
 
@@ -189,7 +194,8 @@ struct vm *gmem_binding(const struct gmem *gmem, uint64_t index, uint64_t *gfn)
 
 void gmem_page_report(const struct gmem *gmem, uint64_t index, struct page_report *out)
 {
-    *out = (struct page_report){.private = gmem_is_private(gmem, index)};
+    struct gmem_range range = gmem_attr_range(gmem, index);
+    *out = (struct page_report){.private = range.private, .none = range.none};
     out->pfn = cache_lookup(gmem, index);
     out->allocated = out->pfn != 0;
     if (out->allocated) {

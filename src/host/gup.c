@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* get_user_pages() on a file's pages: what a client that pins names by offset. */
-#include "src/host/internal.h"
-
 #include <errno.h>
 #include <stdio.h>
+
+#include "src/host/policy.h"
+#include "src/host/tracker.h"
 
 /* One page of the slow path: faulted in, and taken, under the lock that a conversion holds exclusively. */
 static int pin_page(struct gmem *gmem, uint64_t index, struct ref *ref, struct caller *caller)
@@ -11,7 +12,7 @@ static int pin_page(struct gmem *gmem, uint64_t index, struct ref *ref, struct c
     const struct host_arch *arch = &gmem->host->arch;
     uint64_t pfn;
 
-    if (gmem_is_private(gmem, index)) {
+    if (!gmem->policy->keeps_mappings && tracker_refuses_host(gmem, index)) {
         caller_explain(caller, "page at offset 0x%llx is private: only shared memory can be pinned",
                        (unsigned long long)index << HOST_PAGE_SHIFT);
         return -EFAULT;
@@ -26,7 +27,8 @@ static int pin_page(struct gmem *gmem, uint64_t index, struct ref *ref, struct c
                        (unsigned long long)index << HOST_PAGE_SHIFT);
         return -EFAULT;
     }
-    return ref_add_page(ref, pfn);
+    rc = gmem->policy->gup ? gmem->policy->gup(gmem, index, pfn, ref->kind, caller) : 0;
+    return rc ? rc : ref_add_page(ref, pfn);
 }
 
 void gup_trace(const struct ref *ref)

@@ -5,6 +5,7 @@
  * changed, the reference is put (mm/gup.c, gup_fast_pte_range()).
  */
 #include "src/host/mm_internal.h"
+#include "src/host/policy.h"
 
 #include <errno.h>
 
@@ -14,7 +15,8 @@ static bool try_grab(struct ref *spec, struct mm *mm, uint64_t pfn, enum ref_kin
 {
     struct gmem *gmem;
     uint64_t index;
-    if (!host_frame_slot(mm->host, pfn, &gmem, &index))
+    if (!host_frame_slot(mm->host, pfn, &gmem, &index) ||
+        (gmem->policy->gup && gmem->policy->gup(gmem, index, pfn, kind, NULL)))
         return false;
     ref_init(spec, gmem, index, ref_kinds[kind].pin ? REF_GUP_FAST_PIN : REF_GUP_FAST, label, mm->pid, page);
     if (ref_add_page(spec, pfn))
@@ -77,7 +79,9 @@ static int slow_page(struct mm *mm, uint64_t va, struct ref *ref, struct caller 
             caller_explain(caller, "address 0x%llx: stage 2 refuses the host the page", (unsigned long long)va);
             return -EFAULT;
         }
-        return ref_add_page(ref, pte->pfn);
+        const struct gmem_policy *policy = ref->gmem->policy;
+        rc = policy->gup ? policy->gup(ref->gmem, pte->index, pte->pfn, ref->kind, caller) : 0;
+        return rc ? rc : ref_add_page(ref, pte->pfn);
     }
 }
 

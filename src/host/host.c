@@ -50,6 +50,7 @@ void host_counts(const struct host *host, struct host_counts *out)
         .gmems = host->nr_gmems,
         .pins = host->nr_pins,
         .refs = host->nr_refs,
+        .hyp_asked = host->hyp_asked,
         .ram_frames = host->frames.nr_ram,
         .data_frames = host->frames.nr_data,
         .top_pfn = host->frames.base + host->frames.bump,

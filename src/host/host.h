@@ -67,7 +67,8 @@ void caller_explain(struct caller *caller, const char *format, ...) __attribute_
     X(guest_start, "a0 = pid")                                                                                         \
     X(guest_end, "a0 = pid, rc = wait status")                                                                         \
     X(late_agent, "a client's agent did not answer in time; a0 = pid")                                                 \
-    X(client, "a0 = pid, rc = 0 came, 1 went")
+    X(client, "a0 = pid, rc = 0 came, 1 went")                                                                         \
+    X(splat, "a detector of the kernel found something, note = the beginning of its report")
 
 enum host_event_kind {
 #define X(name, doc) HOST_EV_##name,
@@ -113,6 +114,10 @@ struct host_arch {
     void (*forget)(void *ctx, uint64_t pfn);
     /* Drops the bytes of [start, end): reads as zero from now on. */
     void (*discard)(void *ctx, void *file, uint64_t start, uint64_t end);
+    /* Fills the bytes of one page, wherever they are. */
+    void (*fill)(void *ctx, void *file, uint64_t index, uint8_t byte);
+    /* A worker runs fn(arg) in a task of its own, soon: 0 or -ENOMEM. */
+    int (*queue_work)(void *ctx, void (*fn)(void *arg), void *arg);
     /* True when the host's stage 2 lets it at the page (whatever the attribute says). */
     bool (*stage2_allows)(void *ctx, uint64_t pfn);
 
@@ -137,14 +142,44 @@ void host_free(struct host *host);
 
 struct host_counts {
     size_t vms, gmems;
-    size_t pins; /* references that clients hold */
-    size_t refs; /* those and the kernel's own; PTEs are not among them */
+    size_t pins;        /* references that clients hold */
+    size_t refs;        /* those and the kernel's own; PTEs are not among them */
+    uint64_t hyp_asked; /* faults that asked EL2, where nobody else keeps what is shared */
     uint64_t ram_frames, data_frames;
     uint64_t top_pfn; /* no frame at or above it was ever used */
 };
 void host_counts(const struct host *host, struct host_counts *out);
 struct vm *host_vm_next(const struct host *host, const struct vm *after);
 struct gmem *host_gmem_next(const struct host *host, const struct gmem *after);
+
+/* The next report of a detector that nobody was told of yet; NULL: none.  It stays as it is until 16 more have come. */
+const char *host_next_splat(struct host *host);
+
+/*
+ * A scenario makes the hypervisor refuse something for a page, or lets it again.  X(id, name, what is refused)
+ */
+#define HYP_OP_MAP(X)                                                                                                  \
+    X(DONATE, "donate", "giving the page to a guest")                                                                  \
+    X(RECLAIM, "reclaim", "taking it back from a guest that runs")                                                     \
+    X(TEARDOWN, "teardown", "taking it back from a guest that has ended")                                              \
+    X(MAKE_SHARED, "make_shared", "letting the host have it: the library's prepare_accessible")                        \
+    X(MAKE_PRIVATE, "make_private", "the library's prepare_inaccessible")
+enum hyp_op {
+#define X(id, name, doc) HYP_OP_##id,
+    HYP_OP_MAP(X)
+#undef X
+        HYP_OP_COUNT
+};
+const char *hyp_op_name(enum hyp_op op);
+/* -ENOENT: it does not refuse that; -ENOSPC: 32 refusals are too many. */
+int host_hyp_refuse(struct host *host, enum hyp_op op, uint64_t pfn, bool on);
+
+/*
+ * The kernel is about to reach a frame through its direct map: true when that ends the host, which does nothing from
+ * then on (every call -EIO) but take down what there is.
+ */
+bool host_access_is_fatal(struct host *host, uint64_t pfn);
+const char *host_dead(const struct host *host); /* why, or NULL */
 
 /* ---- frames ----------------------------------------------------------------------------------------------------- */
 
@@ -179,7 +214,8 @@ uint64_t gmem_vm_id(const struct gmem *gmem);
 
 struct gmem_range {
     uint64_t start, end; /* pages */
-    bool private;
+    bool private;        /* not for host processes */
+    bool none;           /* nor for the guest: policy C's transient state */
 };
 /* The attribute range that holds a page. */
 struct gmem_range gmem_attr_range(const struct gmem *gmem, uint64_t index);
@@ -203,6 +239,8 @@ struct gmem_attributes2 {
 struct gmem_busy {
     bool error_offset_valid;
     uint64_t error_offset;
+    uint64_t
+        transient; /* policy C: pages of a conversion that succeeded that are NONE_SHARED; error_offset is the first */
     unsigned nr_holders;
     struct holder_info holders[BUSY_MAX_HOLDERS];
 };
@@ -211,12 +249,19 @@ struct gmem_busy {
 int gmem_set_attributes2(struct gmem *gmem, const struct gmem_attributes2 *attr, struct caller *caller,
                          struct gmem_busy *busy);
 /* fallocate(2) on a guest_memfd: kvm_gmem_fallocate() behind vfs_fallocate()'s checks. */
+/*
+ * KVM_SET_MEMORY_ATTRIBUTES on a VM, which is the interface where its files are tracked there: -ENOTTY otherwise, as
+ * gmem_set_attributes2() is then.  Conversions are those of each file that the VM has created and bound in the range,
+ * one after the other.  The real call has no error_offset; here it tells where it ended, in the file.
+ */
+int vm_set_attributes(struct vm *vm, uint64_t address, uint64_t size, uint64_t attributes, uint64_t flags,
+                      struct caller *caller, struct gmem_busy *busy);
 int gmem_fallocate(struct gmem *gmem, int mode, int64_t offset, int64_t length, struct caller *caller);
 /* Holders of one page, PTEs too; returns how many, fills up to max. */
 unsigned gmem_holders(const struct gmem *gmem, uint64_t index, struct holder_info *out, unsigned max);
 
 struct page_report {
-    bool private, allocated;
+    bool private, none, allocated;
     uint64_t pfn;
     /* The folio's; a pincount only of a large one. */
     uint32_t refcount, pincount, mapcount;
@@ -235,6 +280,14 @@ struct holder_sum {
 };
 void gmem_holders_sum(const struct gmem *gmem, uint64_t index, struct holder_sum *out);
 void gmem_page_report(const struct gmem *gmem, uint64_t index, struct page_report *out);
+
+/* gmem_unpin() from where nothing may sleep: an interrupt, as the end of an I/O is one. */
+void gmem_unpin_irq(struct ref *ref);
+/*
+ * Policy C: makes sure that a page which is NONE_SHARED becomes private when its last foreign reference goes.
+ * -EAGAIN while it is mapped; -EINVAL where there is no folio, or another policy.
+ */
+int gmem_register_callback(struct gmem *gmem, uint64_t index, struct caller *caller);
 
 /* ---- VMs ------------------------------------------------------------------------------------------------------------
  */
@@ -272,6 +325,7 @@ struct memslot {
     uint64_t gfn, nr_pages;
     struct gmem *gmem;
     uint64_t index; /* first page in the file */
+    uint8_t *has;   /* where several VMs share the file: a bit for each page that this one's guest has; else NULL */
     struct memslot *next;
 };
 /* KVM_SET_USER_MEMORY_REGION2; size 0 deletes. */

@@ -13,6 +13,7 @@
 
 #define ATTR_SHARED 0u
 #define ATTR_PRIVATE 1u
+#define ATTR_NONE 2u /* policy C: neither host nor guest may fault it, until the last foreign reference is dropped */
 
 /*
  * One frame of RAM, 16 bytes.
@@ -37,6 +38,13 @@ struct frame {
 #define FRAME_DIRTY 0x4  /* a process wrote it through a PTE that is gone */
 #define FRAME_POISON 0x8 /* hwpoison */
 #define FRAME_ORPHAN 0x2 /* it left its file while somebody held it: the stage keeps its bytes */
+/* Policies and trackers. */
+#define FRAME_FLIPPED 0x10    /* tracker "folio": not in the state that the file began with */
+#define FRAME_NONE 0x20       /* tracker "folio": NONE_SHARED */
+#define FRAME_WATCHED 0x40    /* a folio's first: somebody waits for references to be dropped */
+#define FRAME_TYPED 0x80      /* a folio's first: policy C's page type; the page cache's references are off the count */
+#define FRAME_EXCLUSIVE 0x100 /* a folio's first: policy E's pin */
+#define FRAME_POLICY (FRAME_FLIPPED | FRAME_NONE | FRAME_WATCHED | FRAME_TYPED | FRAME_EXCLUSIVE)
 #define FRAME_ORDER_SHIFT 12
 
 /* 2 MiB. */
@@ -61,6 +69,8 @@ struct cache_leaf;
 RB_HEAD(cache_tree, cache_leaf);
 
 struct gmem_driver;
+struct gmem_policy;
+struct gmem_tracker;
 
 struct gmem {
     struct host *host;
@@ -69,10 +79,13 @@ struct gmem {
     uint64_t vm_id;
     bool private_memory; /* of the VM type: conversion exists */
     const struct gmem_driver *driver;
+    const struct gmem_policy *policy;
+    const struct gmem_tracker *tracker;
+    struct vm_config config; /* of the VM that created the file */
     unsigned refs;
     /* invalidate_lock: exclusive for convert, punch, bind; shared for faults.  Also guards attr. */
     struct task_lock invalidate_lock;
-    struct rangemap attr;      /* ATTR_SHARED / ATTR_PRIVATE, every offset at all times */
+    struct rangemap attr;      /* ATTR_*, every offset at all times, where the tracker keeps it here */
     struct rangemap last_conv; /* sequence number of the last conversion, 0 none */
     struct cache_tree cache;
     uint64_t nr_cached;
@@ -119,16 +132,25 @@ struct conversion {
     char program[32];
 };
 
+/* A page of a guest that belongs to no file any more. */
+struct stray_page {
+    uint64_t gfn, pfn;
+    struct stray_page *next;
+};
+
 struct vm {
     struct host *host;
     uint64_t id;
     struct vm_config config;
     const struct gmem_driver *driver;
     uint32_t handle;
-    bool el2_ready; /* init_vm done */
-    bool el2_dying; /* start_teardown_vm done */
+    bool el2_protected; /* EL2 keeps the host out of its memory */
+    bool el2_ready;     /* init_vm done */
+    bool el2_dying;     /* start_teardown_vm done */
     bool dying;
     struct memslot *slots;
+    struct rangemap attr;   /* tracker "vm": ATTR_* by gfn */
+    struct rangemap marked; /* driver->guest_marks_shared: 1 where the guest accesses memory as shared, by gfn */
     struct vcpu **vcpus;
     unsigned nr_vcpus, nr_vcpus_alloc;
     struct task_lock mmu_lock; /* what EL2 knows of the VM, and its stage 2, change one call at a time */
@@ -136,6 +158,7 @@ struct vm {
     struct waitq idle;         /* woken when nr_inside falls to 0 */
     uint64_t host_vm_pfn, pgd_pfn;
     uint64_t nr_poisoned;
+    struct stray_page *strays; /* see guests_keep() */
     void *guest;
     struct vm *next, *prev;
 };
@@ -190,34 +213,22 @@ struct host {
     enum tlb_mode tlb_mode;
     bool lru_batches;
     struct lru_counts lru;
+    struct waitq put;       /* woken when a reference to a FRAME_WATCHED page is dropped */
+    bool work_queued;       /* policy C's work */
+    unsigned in_irq;        /* code that must not sleep */
+    unsigned lock_order[2]; /* bit m of [n]: m was taken under n */
+#define HOST_MAX_SPLATS 16u
+    char splats[HOST_MAX_SPLATS][160];
+    uint64_t nr_splats, splats_told;
+#define HOST_MAX_REFUSALS 32u
+    struct {
+        enum hyp_op op;
+        uint64_t pfn;
+    } refusals[HOST_MAX_REFUSALS];
+    unsigned nr_refusals;
+    char dead[192];     /* why the host does nothing any more; empty: it does */
+    uint64_t hyp_asked; /* faults that asked EL2 whether the host may have the page */
 };
-
-/*
- * A hypervisor driver of the guest_memfd library: what differs between
- * hypervisors.  pfn is a page of the file that `slot` binds.
- */
-struct gmem_driver {
-    const char *name;
-    int (*vm_create)(struct vm *vm, struct caller *caller);
-    void (*vm_destroy_reserved)(struct vm *vm); /* a VM that never ran */
-    int (*vm_first_run)(struct vm *vm, struct caller *caller);
-    int (*teardown_begin)(struct vm *vm);
-    /* Back to the host, scrubbed as the hypervisor does: 0 or -errno, then the frame is lost. */
-    int (*teardown_page)(struct vm *vm, uint64_t gfn, uint64_t pfn);
-    int (*teardown_end)(struct vm *vm);
-    /* What mapping a page costs, paid before anything else of an abort: 0 or -ENOMEM. */
-    int (*guest_prepare)(struct vcpu *vcpu);
-    /* Gives the page to the guest at gfn. */
-    int (*guest_map)(struct vcpu *vcpu, unsigned cpu, uint64_t gfn, uint64_t pfn);
-    /* The guest faulted where EL1 believes a page to be: is its IPA dead? */
-    bool (*fault_is_poison)(struct vcpu *vcpu, unsigned cpu);
-    /*
-     * Takes one page back from a running guest (hole punch).  0: the host's
-     * again.  -EBUSY: the hypervisor leaves it with the guest; the frame stays.
-     */
-    int (*reclaim_page)(struct vm *vm, uint64_t gfn, uint64_t pfn);
-};
-extern const struct gmem_driver pkvm_driver;
 
 /* ---- frame.c ---- */
 int frames_init(struct frames *frames, uint64_t base, uint64_t nr);
@@ -306,6 +317,27 @@ void unmap_mapping_range(struct gmem *gmem, uint64_t start, uint64_t end);
 /* PTEs as holders of a folio: as gmem_holders() and gmem_holders_sum(). */
 unsigned pte_holders(const struct gmem *gmem, const struct folio *folio, struct holder_info *out, unsigned max);
 void pte_sum(const struct gmem *gmem, const struct folio *folio, struct holder_sum *sum);
+
+/* ---- convert.c ---- */
+/* A conversion of [start, end) with content mode `flags`, the lock and all. */
+int gmem_convert(struct gmem *gmem, uint64_t start, uint64_t end, bool to_private, uint64_t flags,
+                 struct caller *caller, struct gmem_busy *busy);
+
+/* ---- policy_transient.c ---- */
+/* Gives the page cache its references back. */
+void folio_untype(struct host *host, uint64_t pfn);
+
+/* ---- splat.c ---- */
+void host_splat(struct host *host, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* A lock that sleeps is about to be taken. */
+void host_might_sleep(struct host *host, const char *what);
+enum host_lock { HOST_LOCK_MMAP, HOST_LOCK_INVALIDATE, HOST_LOCK_COUNT };
+void host_lock_order(struct host *host, enum host_lock held, enum host_lock taken);
+
+/* ---- driver.c ---- */
+bool vm_private_memory(const struct vm *vm);
+/* -EIO and why, once the host has died. */
+int host_alive(const struct host *host, struct caller *caller);
 
 /* ---- host.c ---- */
 void host_trace(struct host *host, const struct host_event *event);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 
+#include "src/host/driver.h"
 #include "src/host/mm_internal.h"
 
 bool host_frame_poisoned(const struct host *host, uint64_t pfn)
@@ -36,14 +37,12 @@ static void unmap_everywhere(struct gmem *gmem, uint64_t index, uint64_t pfn, un
     struct frame *f = frame_of(host, pfn);
     struct victims victims = {.host = host, .flags = flags, .folio_dirty = f->flags & FRAME_DIRTY};
     const struct folio page = {.pfn = pfn, .index = index, .nr = 1};
-    uint64_t gfn;
 
     each_pte(gmem, &page, signal_one, &victims);
     unmap_mapping_range(gmem, index, index + 1);
     /* kvm_gmem_error_folio(): guests lose it too; what the hypervisor does not give back the guest keeps. */
-    struct vm *vm = gmem_binding(gmem, index, &gfn);
-    if (f->flags & FRAME_GUEST && vm && !gmem->driver->reclaim_page(vm, gfn, pfn))
-        f->flags &= (uint16_t)~FRAME_GUEST;
+    if (f->flags & FRAME_GUEST)
+        driver_reclaim_page(gmem, index, pfn);
 }
 
 static int fail_page(struct gmem *gmem, uint64_t index, uint64_t pfn, unsigned flags)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The pKVM driver of the guest_memfd library: arch/arm64/kvm/pkvm.c and the pVM half of mmu.c, by hypercalls. */
-#include "src/host/internal.h"
+#include "src/host/driver.h"
 
 #include <errno.h>
 #include <string.h>
@@ -49,7 +49,7 @@ static unsigned drain_memcache(struct host *host, struct hyp_memcache *mc, uint6
 }
 
 /* topup_hyp_memcache(): enough for the tables of one mapping. */
-static int topup(struct vcpu *vcpu)
+int pkvm_guest_prepare(struct vcpu *vcpu)
 {
     struct host *host = vcpu->vm->host;
     struct hyp_memcache *mc = &host_vcpu(vcpu)->pkvm_memcache;
@@ -65,7 +65,7 @@ static int topup(struct vcpu *vcpu)
     return 0;
 }
 
-static int pkvm_vm_create(struct vm *vm, struct caller *caller)
+int pkvm_vm_create(struct vm *vm, struct caller *caller)
 {
     struct host *host = vm->host;
     int rc = ram_alloc(host, 0, &vm->host_vm_pfn);
@@ -95,7 +95,7 @@ static void free_host_pages(struct vm *vm)
     ram_free(host, 0, vm->host_vm_pfn);
 }
 
-static void pkvm_vm_destroy_reserved(struct vm *vm)
+void pkvm_vm_destroy_reserved(struct vm *vm)
 {
     host_hvc(vm->host, 0, HVC_unreserve_vm, vm->handle, 0, 0, 0);
     free_host_pages(vm);
@@ -123,7 +123,7 @@ static int init_vcpu(struct vcpu *vcpu)
 }
 
 /* pkvm_create_hyp_vm(), at the first run because EL2 wants to know the number of vCPUs. */
-static int pkvm_vm_first_run(struct vm *vm, struct caller *caller)
+int pkvm_vm_first_run(struct vm *vm, struct caller *caller)
 {
     struct host *host = vm->host;
     struct kvm_host_vm *kvm = ram(host, vm->host_vm_pfn);
@@ -133,7 +133,7 @@ static int pkvm_vm_first_run(struct vm *vm, struct caller *caller)
     if (!vm->el2_ready) {
         *kvm = (struct kvm_host_vm){.handle = vm->handle,
                                     .created_vcpus = vm->nr_vcpus,
-                                    .is_protected = vm->config.is_protected,
+                                    .is_protected = vm->el2_protected,
                                     .ipa_bits = vm->config.ipa_bits,
                                     .unshare_mode = vm->config.unshare_mode};
         int rc = ram_alloc(host, order_of(HYP_VM_PAGES), &vm_pfn);
@@ -169,20 +169,20 @@ static int pkvm_vm_first_run(struct vm *vm, struct caller *caller)
     return 0;
 }
 
-static int pkvm_teardown_begin(struct vm *vm)
+int pkvm_teardown_begin(struct vm *vm)
 {
     return (int)host_hvc(vm->host, 0, HVC_start_teardown_vm, vm->handle, 0, 0, 0);
 }
 
-static int pkvm_teardown_page(struct vm *vm, uint64_t gfn, uint64_t pfn)
+int pkvm_teardown_page(struct vm *vm, uint64_t gfn, uint64_t pfn)
 {
     (void)pfn;
-    if (vm->config.is_protected)
+    if (vm->el2_protected)
         return (int)host_hvc(vm->host, 0, HVC_reclaim_dying_guest_page, vm->handle, gfn, 0, 0);
     return (int)host_hvc(vm->host, 0, HVC_host_unshare_guest, vm->handle, gfn, 1, 0);
 }
 
-static int pkvm_teardown_end(struct vm *vm)
+int pkvm_teardown_end(struct vm *vm)
 {
     struct host *host = vm->host;
     int rc = (int)host_hvc(host, 0, HVC_finalize_teardown_vm, vm->handle, 0, 0, 0);
@@ -199,17 +199,17 @@ static int pkvm_teardown_end(struct vm *vm)
     return 0;
 }
 
-static int pkvm_guest_map(struct vcpu *vcpu, unsigned cpu, uint64_t gfn, uint64_t pfn)
+int pkvm_guest_map(struct vcpu *vcpu, unsigned cpu, uint64_t gfn, uint64_t pfn)
 {
     struct host *host = vcpu->vm->host;
-    if (vcpu->vm->config.is_protected)
+    if (vcpu->vm->el2_protected)
         return (int)host_hvc(host, cpu, HVC_host_donate_guest, pfn, gfn, 0, 0);
     return (int)host_hvc(host, cpu, HVC_host_share_guest, pfn, gfn, 1, HYP_PROT_RWX);
 }
 
-static bool pkvm_fault_is_poison(struct vcpu *vcpu, unsigned cpu)
+bool pkvm_fault_is_poison(struct vcpu *vcpu, unsigned cpu)
 {
-    return vcpu->vm->config.is_protected && host_hvc(vcpu->vm->host, cpu, HVC_vcpu_in_poison_fault, 0, 0, 0, 0) > 0;
+    return vcpu->vm->el2_protected && host_hvc(vcpu->vm->host, cpu, HVC_vcpu_in_poison_fault, 0, 0, 0, 0) > 0;
 }
 
 /*
@@ -218,10 +218,10 @@ static bool pkvm_fault_is_poison(struct vcpu *vcpu, unsigned cpu)
  * one that the guest has shared stays the guest's (EAGAIN there: "would no
  * longer fault").
  */
-static int pkvm_reclaim_page(struct vm *vm, uint64_t gfn, uint64_t pfn)
+int pkvm_reclaim_page(struct vm *vm, uint64_t gfn, uint64_t pfn)
 {
     int64_t rc;
-    if (!vm->config.is_protected)
+    if (!vm->el2_protected)
         return (int)host_hvc(vm->host, 0, HVC_host_unshare_guest, vm->handle, gfn, 1, 0);
     rc = host_hvc(vm->host, 0, HVC_force_reclaim_guest_page, phys(pfn), 0, 0, 0);
     if (!rc)
@@ -229,16 +229,17 @@ static int pkvm_reclaim_page(struct vm *vm, uint64_t gfn, uint64_t pfn)
     return rc ? -EBUSY : 0;
 }
 
+/* A page that the guest owns is not the host's, whatever its VMM says. */
+static int pkvm_make_shared(struct gmem *gmem, uint64_t index, uint64_t pfn)
+{
+    (void)index;
+    return host_hvc(gmem->host, 0, HVC_host_may_access, pfn, 0, 0, 0) > 0 ? 0 : -EPERM;
+}
+
 const struct gmem_driver pkvm_driver = {
     .name = "pkvm",
-    .vm_create = pkvm_vm_create,
-    .vm_destroy_reserved = pkvm_vm_destroy_reserved,
-    .vm_first_run = pkvm_vm_first_run,
-    .teardown_begin = pkvm_teardown_begin,
-    .teardown_page = pkvm_teardown_page,
-    .teardown_end = pkvm_teardown_end,
-    .guest_prepare = topup,
-    .guest_map = pkvm_guest_map,
-    .fault_is_poison = pkvm_fault_is_poison,
-    .reclaim_page = pkvm_reclaim_page,
+    .el2_protects = true,
+    .preserves = {true, true},
+    PKVM_DRIVER_VM_OPS,
+    .make_shared = pkvm_make_shared,
 };

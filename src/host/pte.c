@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Page tables of host processes: faults that fill them, and what empties them. */
 #include "src/host/mm_internal.h"
+#include "src/host/tracker.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -166,7 +167,7 @@ static int fault_lookup(struct mm *mm, struct gmem *gmem, uint64_t index, bool w
 
     task_lock_shared(&gmem->invalidate_lock);
     sched_point("fault:locked");
-    if (index >= gmem->nr_pages || gmem_is_private(gmem, index)) {
+    if (index >= gmem->nr_pages || tracker_refuses_host(gmem, index)) {
         rc = -EFAULT;
     } else {
         rc = gmem_get_folio(gmem, index, pfn);
@@ -197,7 +198,9 @@ static int fault_vma(struct mm *mm, const struct vma *vma, uint64_t va, bool wri
         if (rc)
             return rc;
         sched_point("fault:folio");
-        if (cache_lookup(vma->gmem, index) == *pfn)
+        /* Nor at one with a page type, which a mapped page cannot have (policy C). */
+        if (cache_lookup(vma->gmem, index) == *pfn &&
+            !(frame_of(mm->host, folio_head(mm->host, *pfn))->flags & FRAME_TYPED))
             break;
         /* A hole was punched meanwhile: no PTE may point at a page that has left the file. */
         ref_drop(ref);

@@ -279,7 +279,7 @@ void gmem_holders_sum(const struct gmem *gmem, uint64_t index, struct holder_sum
     if (!folio_at(gmem, index, &folio))
         return;
     uint32_t unit = folio.nr == 1 ? FOLL_PIN_BIAS : 1;
-    out->refs = folio.nr;
+    out->refs = frame_of(gmem->host, folio.pfn)->flags & FRAME_TYPED ? 0 : folio.nr;
     for (const struct ref *ref = gmem->holders; ref; ref = ref->next) {
         uint64_t first, pages = holds(ref, &folio, &first);
         out->refs += pages * (ref_kinds[ref->kind].pin ? unit : 1);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* KVM_RUN: the loop between guest and VMM, and the guest's stage-2 aborts. */
-#include "src/host/internal.h"
+#include "src/host/driver.h"
+#include "src/host/tracker.h"
 
 #include <errno.h>
 
@@ -14,6 +15,30 @@ static struct kvm_host_vcpu *shared_page(const struct vcpu *vcpu)
     return arch->ram(arch->ctx, vcpu->host_vcpu_pfn);
 }
 
+/*
+ * A guest's access is private or shared, and so is the page; where they differ
+ * the VMM must decide.  The guest of a VM that EL2 protects accesses memory as
+ * private, and one with a key as it has marked the page; any other's is what
+ * the page is.  A page in transition is nobody's.
+ */
+static bool access_agrees(const struct vm *vm, const struct gmem *gmem, uint64_t index, uint64_t gfn,
+                          struct run_record *run)
+{
+    uint64_t value = tracker_value(gmem, index);
+    bool as_private = value != ATTR_SHARED;
+    if (vm->el2_protected)
+        as_private = true;
+    else if (vm->driver->guest_marks_shared)
+        as_private = !rangemap_get(&vm->marked, gfn).value;
+    if (value == (as_private ? ATTR_PRIVATE : ATTR_SHARED))
+        return true;
+    run->exit_reason = KVM_EXIT_MEMORY_FAULT;
+    run->flags = as_private ? KVM_MEMORY_EXIT_FLAG_PRIVATE : 0;
+    run->gpa = gfn << HOST_PAGE_SHIFT;
+    run->size = HOST_PAGE_SIZE;
+    return false;
+}
+
 static int map_page(struct vcpu *vcpu, unsigned cpu, const struct memslot *slot, uint64_t gfn, struct run_record *run,
                     uint64_t *pfn)
 {
@@ -21,14 +46,8 @@ static int map_page(struct vcpu *vcpu, unsigned cpu, const struct memslot *slot,
     struct gmem *gmem = slot->gmem;
     uint64_t index = slot->index + (gfn - slot->gfn);
 
-    if (vm->config.is_protected && !gmem_is_private(gmem, index)) {
-        /* The guest of a protected VM accesses memory as private; the file says shared: the VMM must decide. */
-        run->exit_reason = KVM_EXIT_MEMORY_FAULT;
-        run->flags = KVM_MEMORY_EXIT_FLAG_PRIVATE;
-        run->gpa = gfn << HOST_PAGE_SHIFT;
-        run->size = HOST_PAGE_SIZE;
+    if (!access_agrees(vm, gmem, index, gfn, run))
         return -EFAULT;
-    }
     *pfn = cache_lookup(gmem, index);
     if (*pfn && frame_of(vm->host, *pfn)->flags & FRAME_POISON) {
         run->exit_reason = KVM_EXIT_MEMORY_FAULT;
@@ -43,7 +62,7 @@ static int map_page(struct vcpu *vcpu, unsigned cpu, const struct memslot *slot,
     if (rc)
         return rc;
     *pfn = cache_lookup(gmem, index);
-    bool mapped = *pfn && frame_of(vm->host, *pfn)->flags & FRAME_GUEST;
+    bool mapped = *pfn && guest_has(slot, index, frame_of(vm->host, *pfn));
     if ((mapped || vm->nr_poisoned) && vm->driver->fault_is_poison(vcpu, cpu))
         return -EFAULT;
     if (mapped)
@@ -54,10 +73,10 @@ static int map_page(struct vcpu *vcpu, unsigned cpu, const struct memslot *slot,
     sched_point("abort:folio");
     struct frame *f = frame_of(vm->host, *pfn);
     task_lock_exclusive(&vm->mmu_lock);
-    if (!(f->flags & FRAME_GUEST)) {
-        rc = vm->driver->guest_map(vcpu, cpu, gfn, *pfn);
+    if (!guest_has(slot, index, f)) {
+        rc = driver_guest_map(vcpu, cpu, gfn, *pfn);
         if (!rc)
-            f->flags |= FRAME_GUEST;
+            guest_got(slot, index, f);
     }
     task_unlock_exclusive(&vm->mmu_lock);
     sched_point("abort:mapped");
@@ -114,6 +133,18 @@ static void trace_call(const struct vcpu *vcpu, uint64_t nr, uint64_t ipa, int64
                                                     .rc = x0});
 }
 
+/* The guest's own page tables, which the hardware sees: the call only tells of it. */
+static void mark(struct vm *vm, uint64_t nr, uint64_t ipa)
+{
+    uint64_t gfn = ipa >> HOST_PAGE_SHIFT;
+    if (!vm->driver->guest_marks_shared || (nr != SMCCC_MEM_SHARE && nr != SMCCC_MEM_UNSHARE) ||
+        ipa >> vm->config.ipa_bits)
+        return;
+    while (rangemap_reserve(&vm->marked))
+        sched_relax();
+    rangemap_set(&vm->marked, gfn, gfn + 1, nr == SMCCC_MEM_SHARE);
+}
+
 static int handle_call(struct vcpu *vcpu, struct run_record *run)
 {
     struct kvm_host_vcpu *page = shared_page(vcpu);
@@ -134,8 +165,9 @@ static int handle_call(struct vcpu *vcpu, struct run_record *run)
     run->ret = (uint64_t)SMCCC_RET_NOT_SUPPORTED;
     vcpu->pending_call = run->nr;
     vcpu->pending_ipa = run->args[0];
+    mark(vcpu->vm, run->nr, run->args[0]);
     /* What EL2 has carried out already; the exit only tells.  An unprotected guest's calls it only passes on. */
-    if (vcpu->vm->config.is_protected &&
+    if (vcpu->vm->el2_protected &&
         (run->nr == SMCCC_MEM_SHARE ||
          (run->nr == SMCCC_MEM_UNSHARE && vcpu->vm->config.unshare_mode == HYP_UNSHARE_UNILATERAL)))
         trace_call(vcpu, run->nr, run->args[0], SMCCC_RET_SUCCESS);
@@ -155,10 +187,10 @@ static void complete_call(struct vcpu *vcpu, const struct run_record *run)
     if (!vcpu->pending_call)
         return;
     page->x[0] = run->ret;
-    if (vm->config.is_protected && vcpu->pending_call == SMCCC_MEM_UNSHARE) {
+    if (vm->el2_protected && vcpu->pending_call == SMCCC_MEM_UNSHARE) {
         uint64_t gfn = vcpu->pending_ipa >> HOST_PAGE_SHIFT;
         const struct memslot *slot = vm_slot_at(vm, gfn);
-        bool consent = slot && gmem_is_private(slot->gmem, slot->index + (gfn - slot->gfn));
+        bool consent = slot && tracker_value(slot->gmem, slot->index + (gfn - slot->gfn)) == ATTR_PRIVATE;
         page->x[0] = consent ? (uint64_t)SMCCC_RET_SUCCESS : (uint64_t)SMCCC_RET_INVALID_PARAMETER;
         if (vm->config.unshare_mode == HYP_UNSHARE_CONSENT)
             trace_call(vcpu, vcpu->pending_call, vcpu->pending_ipa, (int64_t)page->x[0]);
@@ -189,6 +221,8 @@ int vcpu_run(struct vcpu *vcpu, struct run_record *run, struct caller *caller)
     struct host *host = vm->host;
     uint64_t ret = run->ret;
 
+    if (host_alive(host, caller))
+        return -EIO;
     if (vm->dying) {
         caller_explain(caller, "the VM is being destroyed");
         return -EIO;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* VMs, memslots, vCPUs: creation and teardown. */
-#include "src/host/internal.h"
+#include "src/host/driver.h"
+#include "src/host/tracker.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -22,9 +23,9 @@ int vm_create(struct host *host, const struct vm_config *config, struct vm **out
     vm->config = *config;
     if (!vm->config.ipa_bits)
         vm->config.ipa_bits = 40;
-    vm->driver = &pkvm_driver;
-    int rc = 0;
-    if (vm->config.ipa_bits < 32 || vm->config.ipa_bits > 40 || vm->config.unshare_mode > HYP_UNSHARE_UNILATERAL) {
+    int rc = host_alive(host, caller);
+    if (!rc &&
+        (vm->config.ipa_bits < 32 || vm->config.ipa_bits > 40 || vm->config.unshare_mode > HYP_UNSHARE_UNILATERAL)) {
         caller_explain(caller, "ipa_bits %u: 32..40; unshare_mode %u: 0 consent, 1 unilateral", vm->config.ipa_bits,
                        vm->config.unshare_mode);
         rc = -EINVAL;
@@ -38,8 +39,16 @@ int vm_create(struct host *host, const struct vm_config *config, struct vm **out
         rc = -EINVAL;
     }
     vm->id = host->next_vm++; /* before the wait for EL2 */
-    if (!rc)
+    if (!rc) {
+        vm->driver = gmem_driver(config->hyp);
+        vm->el2_protected = config->is_protected && vm->driver->el2_protects;
+        rc = vm_attributes_init(vm);
+    }
+    if (!rc) {
         rc = vm->driver->vm_create(vm, caller);
+        if (rc)
+            vm_attributes_destroy(vm);
+    }
     if (rc) {
         free(vm);
         return rc;
@@ -71,6 +80,7 @@ static void unlink_slot(struct vm *vm, struct memslot *slot)
         *at = slot->next;
         break;
     }
+    free(slot->has);
     free(slot);
     gmem_put(gmem);
 }
@@ -86,13 +96,13 @@ static void reclaim_slot(struct vm *vm, const struct memslot *s, uint64_t *done,
 
     for (uint64_t at = s->index; gmem_next_folio(s->gmem, at, end, &index, &pfn); at = index + 1) {
         struct frame *f = frame_of(vm->host, pfn);
-        if (!(f->flags & FRAME_GUEST))
+        if (!guest_has(s, index, f))
             continue;
-        if (vm->driver->teardown_page(vm, s->gfn + (index - s->index), pfn)) {
+        if (driver_teardown_page(vm, s->gfn + (index - s->index), pfn)) {
             ++*lost;
             continue;
         }
-        f->flags &= (uint16_t)~FRAME_GUEST;
+        guest_lost(s, index, f);
         sched_point("teardown:page");
         if (++*done % 256 == 0)
             sched_relax();
@@ -108,6 +118,7 @@ static uint64_t reclaim_all(struct vm *vm)
         reclaim_slot(vm, s, &done, &lost);
         task_unlock_exclusive(&s->gmem->invalidate_lock);
     }
+    done += guests_kept_reclaim(vm);
     if (lost)
         host_trace(vm->host, &(struct host_event){.kind = HOST_EV_reclaim,
                                                   .vm = vm->id,
@@ -175,6 +186,7 @@ int vm_destroy(struct vm *vm, struct caller *caller)
         free(vm->vcpus[i]);
     }
     free(vm->vcpus);
+    vm_attributes_destroy(vm);
     if (vm->prev)
         vm->prev->next = vm->next;
     else
@@ -263,7 +275,7 @@ static int delete_region(struct vm *vm, uint32_t slot_nr, struct caller *caller)
     if (!slot || slot->gmem != gmem) {
         caller_explain(caller, "slot %u was deleted meanwhile", slot_nr);
         rc = -EINVAL;
-    } else if (vm->el2_ready && vm->config.is_protected) {
+    } else if (vm->el2_ready && vm->el2_protected) {
         /* What is donated could not come back (mmu.c). */
         caller_explain(caller, "slot %u: memslots of a protected VM are fixed after its first run", slot_nr);
         rc = -EPERM;
@@ -275,9 +287,13 @@ static int delete_region(struct vm *vm, uint32_t slot_nr, struct caller *caller)
             caller_explain(caller, "slot %u: EL2 did not unshare %llu of its pages", slot_nr, (unsigned long long)lost);
             rc = -EIO;
         } else {
+            const struct host_arch *arch = &vm->host->arch;
+            uint64_t start = slot->index, end = slot->index + slot->nr_pages;
             sched_point("slot:removing");
-            vm->host->arch.slot_remove(vm->host->arch.ctx, vm, slot);
+            arch->slot_remove(arch->ctx, vm, slot);
             unlink_slot(vm, slot);
+            /* Who keeps attributes by VM knows nothing of these pages any more. */
+            arch->commit(arch->ctx, gmem->file, start, end);
         }
     }
     task_unlock_exclusive(&gmem->invalidate_lock);
@@ -375,7 +391,9 @@ static int add_region(struct vm *vm, uint32_t slot_nr, uint64_t gpa, uint64_t si
     link->next = gmem->bindings;
     gmem->bindings = link;
     sched_point("slot:linked");
-    rc = host->arch.slot_add(host->arch.ctx, vm, slot, caller);
+    rc = vm_attributes_bind(vm, slot);
+    if (!rc)
+        rc = host->arch.slot_add(host->arch.ctx, vm, slot, caller);
     sched_point("slot:added");
     if (rc)
         unlink_slot(vm, slot);

@@ -152,6 +152,8 @@ unsigned machine_audit(struct machine *m, void (*report)(void *ctx, const char *
     uint64_t diverged = oracle_look(m, el2_report, &a);
     if (diverged)
         problem(&a, "the oracle saw %" PRIu64 " divergences: the log tells of each", diverged);
+    for (const char *splat; (splat = host_next_splat(m->host));)
+        problem(&a, "%s", splat);
     check_files(&a);
     report_violations(&a);
     if (pages_checked)

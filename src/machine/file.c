@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define RELAX_EVERY 4096u
 
@@ -71,7 +72,7 @@ struct gmem_range mmu_side(const struct mfile *file, uint64_t index)
 {
     const struct mfile_state *f = (const struct mfile_state *)file;
     struct range r = rangemap_get(&f->side, index);
-    return (struct gmem_range){r.start, r.end, r.value == SIDE_GUEST};
+    return (struct gmem_range){.start = r.start, .end = r.end, .private = r.value == SIDE_GUEST};
 }
 
 bool mmu_side_moving(const struct mfile *file)
@@ -212,6 +213,21 @@ void file_commit(void *ctx, void *file, uint64_t start, uint64_t end)
     finish(ctx, f, start, end);
 }
 
+/* Between prepare() and commit() the lock is the conversion's already.  Returns whether it is. */
+static bool lock_bytes(struct mfile_state *f)
+{
+    if (f->prepared_by && f->prepared_by == sched_task_id())
+        return true;
+    task_lock_exclusive(&f->lock);
+    return false;
+}
+
+static void unlock_bytes(struct mfile_state *f, bool prepared)
+{
+    if (!prepared)
+        task_unlock_exclusive(&f->lock);
+}
+
 /* ---- bytes ------------------------------------------------------------------------------------------------------ */
 
 bool file_populated(void *ctx, void *file, uint64_t start, uint64_t end, uint64_t *first, uint64_t *past)
@@ -260,11 +276,24 @@ void file_discard(void *ctx, void *file, uint64_t start, uint64_t end)
 {
     struct machine *m = ctx;
     struct mfile_state *f = state(file);
-    task_lock_exclusive(&f->lock);
+    bool prepared = lock_bytes(f);
     while (start < end) {
         struct range r = rangemap_first(&f->side, start, end);
         m->config.stage->discard(m->config.stage_ctx, &f->file, r.value == SIDE_HOST, r.start, r.end);
         start = r.end;
     }
-    task_unlock_exclusive(&f->lock);
+    unlock_bytes(f, prepared);
+}
+
+void file_fill(void *ctx, void *file, uint64_t index, uint8_t byte)
+{
+    struct machine *m = ctx;
+    struct mfile_state *f = state(file);
+    uint8_t page[HYP_PAGE_SIZE];
+    memset(page, byte, sizeof(page));
+    bool prepared = lock_bytes(f);
+    bool in_host = rangemap_get(&f->side, index).value == SIDE_HOST;
+    if (m->config.stage->write(m->config.stage_ctx, &f->file, in_host, index * HYP_PAGE_SIZE, page, sizeof(page)))
+        machine_log(m, 0, "guest_memfd %u page 0x%llx: no memory for its bytes", f->file.id, (unsigned long long)index);
+    unlock_bytes(f, prepared);
 }

@@ -49,6 +49,12 @@ static void arch_slot_remove(void *ctx, struct vm *vm, const struct memslot *slo
     m->config.stage->slot_remove(m->config.stage_ctx, vm, slot);
 }
 
+static int arch_queue_work(void *ctx, void (*fn)(void *arg), void *arg)
+{
+    struct machine *m = ctx;
+    return task_spawn(m->sched, "kworker", fn, arg) ? 0 : -ENOMEM;
+}
+
 static void arch_guest_stop(void *ctx, struct vm *vm)
 {
     struct machine *m = ctx;
@@ -127,6 +133,8 @@ int machine_new(const struct machine_config *config, struct machine **out)
             .populated = file_populated,
             .allocate = file_allocate,
             .discard = file_discard,
+            .fill = file_fill,
+            .queue_work = arch_queue_work,
             .orphan = file_orphan,
             .forget = file_forget,
             .stage2_allows = arch_stage2_allows,

@@ -151,7 +151,7 @@ static void start_teardown(struct player *p, unsigned cpu)
 
 static void unknown_call(struct player *p, unsigned cpu)
 {
-    uint64_t n = play_draw(p, 2) ? play_draw(p, HVC_prot_finalize) : HVC_tlb_flush_vmid + 1 + play_draw(p, 100);
+    uint64_t n = play_draw(p, 2) ? play_draw(p, HVC_prot_finalize) : HVC_host_may_access + 1 + play_draw(p, 100);
 
     play_host_call(p, cpu, (enum hyp_host_call)n, play_frame(p), play_gfn(p), 0, 0);
 }
@@ -212,6 +212,8 @@ void play_life(struct player *p)
         play_host_call(p, cpu, HVC_host_unshare_hyp, play_one_in(p, 4) ? play_frame(p) : shared_frame(p), 0, 0, 0);
         break;
     case 24:
+        play_host_call(p, cpu, HVC_host_may_access, play_frame(p), 0, 0, 0);
+        break;
     case 25:
         play_host_call(p, cpu, HVC_host_share_hyp, play_one_in(p, 4) ? play_frame(p) : play_free_frame(p), 0, 0, 0);
         break;

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "fakehyp/hypercall.h"
-#include "src/host/internal.h"
+#include "src/host/driver.h"
 #include "src/machine/internal.h"
 
 #define P HOST_PAGE_SIZE
