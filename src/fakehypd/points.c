@@ -87,10 +87,14 @@ static void obey(struct points *points, char *command)
     } else if (!strcmp(command, "release")) {
         hold_release(&points->hold);
         say(points, "ok");
+    } else if (!strncmp(command, "release ", 8)) {
+        /* In one: the task that was held passes no point in between. */
+        hold_release(&points->hold);
+        arm(points, command + 8);
     } else if (!strncmp(command, "hold ", 5)) {
         arm(points, command + 5);
     } else {
-        say(points, "error: the commands are \"points\", \"hold LABEL[:N]\" and \"release\"");
+        say(points, "error: the commands are \"points\", \"hold LABEL[:N]\" and \"release [LABEL[:N]]\"");
     }
 }
 

@@ -564,9 +564,10 @@ static int verdict_has(lua_State *L)
         if (!value)
             return luaL_error(L, "has: %s gives no \"%s\"", sc_verbs[x->call.verb].name, name);
         pick(L, lua_gettop(L));
-        if (!lua_isnil(L, -1) && luaL_checkinteger(L, -1) != *value)
-            return wrong(L, x, lua_pushfstring(L, "%s = %I", name, (LUAI_UACINT)lua_tointeger(L, -1)),
-                         lua_pushfstring(L, "%I", (LUAI_UACINT)*value));
+        if (!lua_isnil(L, -1) && luaL_checkinteger(L, -1) != *value) {
+            const char *wanted = lua_pushfstring(L, "%s = %I", name, (LUAI_UACINT)lua_tointeger(L, -1));
+            return wrong(L, x, wanted, lua_pushfstring(L, "%I", (LUAI_UACINT)*value));
+        }
         lua_pop(L, 2);
     }
     lua_settop(L, 1);

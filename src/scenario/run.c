@@ -164,6 +164,16 @@ int sc_run(const struct sc_options *options)
     };
     bool one = options->nr_paths == 1 && !is_folder(options->paths[0]);
 
+    if (options->live)
+        run.stage = &sc_live_stage;
+    const char *lacks = run.stage->lacks ? run.stage->lacks() : NULL;
+    if (lacks) {
+        if (options->format == SC_FORMAT_TAP)
+            fprintf(options->out, "1..0 # SKIP %s\n", lacks);
+        else
+            fprintf(options->err, "no scenario can be played with real processes here: %s\n", lacks);
+        return options->format == SC_FORMAT_TAP ? 0 : 2;
+    }
     run.out.narrate = options->verbose || options->step || options->predict ||
                       (one && !options->quiet && options->format == SC_FORMAT_TEXT);
     for (size_t i = 0; i < options->nr_paths; i++)
@@ -177,6 +187,8 @@ int sc_run(const struct sc_options *options)
                 options->hyp ? options->hyp : "any");
         run.unusable = true;
     }
+    if (run.stage->close)
+        run.stage->close();
     run.out.ops->total(&run.out, &run.totals);
     return run.unusable ? 2 : run.totals.failed ? 1 : 0;
 }

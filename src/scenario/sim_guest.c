@@ -240,6 +240,11 @@ void sim_GUEST_call(struct sc_sim *w, const struct sc_call *c, struct sc_verdict
     hypercall(w, c, (uint64_t)c->arg[0].n, (uint64_t)c->arg[1].n, (uint64_t)c->arg[2].n, v);
 }
 
+void sim_GUEST_off(struct sc_sim *w, const struct sc_call *c, struct sc_verdict *v)
+{
+    hypercall(w, c, PSCI_SYSTEM_OFF, 0, 0, v);
+}
+
 void sim_GUEST_resume(struct sc_sim *w, const struct sc_call *c, struct sc_verdict *out)
 {
     struct sim_vcpu *v = self(w, c, out);

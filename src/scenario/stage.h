@@ -43,6 +43,9 @@ typedef void sc_report_fn(void *ctx, const char *text);
 
 struct sc_stage {
     const char *name; /* "sim" or "live" */
+    /* NULL, or why this machine cannot play on it.  May be NULL, as close(), which follows the last play. */
+    const char *(*lacks)(void);
+    void (*close)(void);
     /* A VM, its file, its VMM that has it mapped.  NULL after words in `why`. */
     void *(*world_new)(const struct sc_world_config *config, char *why, size_t size);
     /* Lets what was started end, takes everything down and looks whether anything is left: reports each problem. */
@@ -63,6 +66,6 @@ struct sc_stage {
     void (*history)(void *world, int file, uint64_t page, sc_report_fn *report, void *ctx);
 };
 
-extern const struct sc_stage sc_sim_stage;
+extern const struct sc_stage sc_sim_stage, sc_live_stage;
 
 #endif

@@ -75,6 +75,8 @@
     X(GUEST, unshare, "gfn", "MEM_UNSHARE gfn {gfn}", VERDICT, LIVE, "the same hypercall", "as share")                 \
     X(GUEST, call, "number x1=0 x2=0", "hypercall {number}({x1})", VERDICT, LIVE, "the same hypercall",                \
       "any function id; the verdict's value is x0, its word 0 when that is not negative, or SMCCC's name")             \
+    X(GUEST, off, "", "PSCI SYSTEM_OFF", VERDICT, LIVE, "the guest's main function returns",                           \
+      "the guest switches itself off: EXIT_SYSTEM_EVENT")                                                              \
     X(GUEST, resume, "", "goes on", VERDICT, LIVE, "KVM_RUN once more",                                                \
       "the VMM runs the vCPU again after an exit: ends as the verb that exited does")
 
@@ -112,12 +114,20 @@
       "0, or LEAKED (the host read what the guest stored), OUTSIDE (an EAGAIN named a page outside), STARVED; for "    \
       ":has{}: conversions, busy, most_tries, host, host_refused, guest, guest_exits")
 
-#define SC_VERBS(X)                                                                                                    \
+/* Performed by the processes of the live stage. */
+#define SC_ACTOR_VERBS(X)                                                                                              \
     SC_VERBS_PROCESS(X)                                                                                                \
     SC_VERBS_GUEST(X)                                                                                                  \
+    SC_VERBS_VM(X)
+
+/* Performed by its runner. */
+#define SC_RUNNER_VERBS(X)                                                                                             \
     SC_VERBS_KERN(X)                                                                                                   \
     SC_VERBS_FILE(X)                                                                                                   \
-    SC_VERBS_VM(X)                                                                                                     \
     SC_VERBS_WORLD(X)
+
+#define SC_VERBS(X)                                                                                                    \
+    SC_ACTOR_VERBS(X)                                                                                                  \
+    SC_RUNNER_VERBS(X)
 
 #endif

@@ -11,10 +11,12 @@ function play()
 
   say "The VMM loads a page, and gives it to the guest: same frame, same offset, same bytes."
   w.vmm:write(3, "hello"):expect "0"
-  local pfn = w.file:page(3):has { attr = SHARED, ref = 2, map = 1 }.pfn
+  -- With real processes the kernel keeps the PTEs, and the model learns of the page when it is converted.
+  local before = w.file:page(3):has { attr = SHARED, ref = { sim = 2 }, map = { sim = 1 } }
   w.vmm:convert(3, 1, PRIVATE):expect "0"
+  local pfn = w.file:page(3):has { attr = PRIVATE, ref = 1, map = 0 }.pfn
+  check(stage == "live" or pfn == before.pfn, "the page has another frame")
   w.guest:read(3):expect "0":reads "hello"
-  equal(w.file:page(3):has { attr = PRIVATE }.pfn, pfn, "the page's frame")
   w.vmm:touch(3):expect "SIGBUS"
 
   say "The guest gives it back with what it has written."
@@ -24,5 +26,5 @@ function play()
   w.vmm:convert(3, 1, SHARED):expect "0"
   w.guest:resume():expect "0"
   w.vmm:read(3):expect "0":reads "secret"
-  equal(w.file:page(3):has { attr = SHARED, map = 1 }.pfn, pfn, "the page's frame")
+  equal(w.file:page(3):has { attr = SHARED, map = { sim = 1 } }.pfn, pfn, "the page's frame")
 end
