@@ -35,14 +35,14 @@
 
 /* ---- between runner and actor ----------------------------------------------------------------------------------- */
 
-enum live_ask { LIVE_BUILD, LIVE_JOIN, LIVE_FOLLOW, LIVE_CALL, LIVE_QUIT };
+enum live_ask { LIVE_BUILD, LIVE_JOIN, LIVE_CALL, LIVE_QUIT };
 
 struct live_request {
     uint32_t id;
     enum live_ask ask;
     union {
         struct sc_world_config config; /* BUILD: be the VMM of such a world; JOIN: another process of it */
-        struct sc_call call;           /* FOLLOW: the verb of that name */
+        struct sc_call call;
     };
 };
 
@@ -66,12 +66,13 @@ struct live_view {
 
 #define GUEST_NEXT UINT64_C(0xC6001000) /* of SMCCC's vendor range: the guest asks for its next instruction */
 
-enum guest_op { GUEST_READ = 1, GUEST_WRITE, GUEST_CALL, GUEST_OFF };
+enum guest_op { GUEST_READ = 1, GUEST_WRITE, GUEST_CALL, GUEST_OFF, GUEST_STORM };
 /* In memory that VMM and guest share. */
 struct guest_command {
     enum guest_op op;
     uint64_t ipa, length, number, x1, x2;
     int64_t result;
+    atomic_bool stop; /* of a storm */
     char bytes[SC_BYTES];
 };
 
@@ -105,6 +106,16 @@ struct live_actor {
 _Noreturn void live_actor_main(const char *name, const char *daemon_socket, int sock);
 /* The VM with its file, mapped, and its guest; NULL, or what went wrong. */
 const char *live_build_vm(struct live_actor *a, const struct sc_world_config *config);
+
+/* Hands the guest an instruction, which the next vcpu_run() begins; false with a verdict of why not. */
+bool live_give(struct live_vcpu *vcpu, const struct guest_command *command, struct sc_verdict *v);
+/* The VMM does what the guest asks for: true when the exit was such a request, and it follows. */
+bool live_follow(struct live_actor *a, const struct live_vcpu *vcpu, int rc);
+/* The guest's part of a storm. */
+void live_guest_storm(struct fakehyp_guest *guest, struct guest_command *command);
+/* What the VMM does for verbs of the world. */
+void live_vmm_storm(struct live_actor *a, const struct sc_call *c, struct sc_verdict *v);
+void live_vmm_follow(struct live_actor *a, const struct sc_call *c, struct sc_verdict *v);
 
 /* rc with the library's words. */
 void live_rc(struct sc_verdict *v, int rc);

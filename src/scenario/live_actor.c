@@ -75,6 +75,9 @@ static verb_fn *const verbs[SC_NR_VERBS] = {
 #define X(actor, name, sig, say, result, stage, live, meaning) [SC_##actor##_##name] = FN_##stage(actor, name),
     SC_ACTOR_VERBS(X)
 #undef X
+        /* Of the world, passed on to the VMM. */
+        [SC_WORLD_follow] = live_vmm_follow,
+    [SC_WORLD_storm] = live_vmm_storm,
 };
 
 struct job {
@@ -140,15 +143,6 @@ static void join(struct live_actor *a, const struct live_request *request, int f
     live_send(a->sock, &reply, sizeof(reply), -1);
 }
 
-static void obey_follow(struct live_actor *a, const struct live_request *request)
-{
-    struct live_reply reply = {.id = request->id};
-
-    a->follow = request->call.arg[0].n != 0;
-    sc_rc(&reply.verdict, 0);
-    live_send(a->sock, &reply, sizeof(reply), -1);
-}
-
 _Noreturn void live_actor_main(const char *name, const char *daemon_socket, int sock)
 {
     static struct live_actor a;
@@ -166,8 +160,6 @@ _Noreturn void live_actor_main(const char *name, const char *daemon_socket, int 
             build(&a, &request);
         else if (request.ask == LIVE_JOIN)
             join(&a, &request, fd);
-        else if (request.ask == LIVE_FOLLOW)
-            obey_follow(&a, &request);
         else
             call(&a, &request);
         if (fd >= 0)

@@ -21,7 +21,9 @@ static int guest_main(struct fakehyp_guest *guest, void *arg)
         fakehyp_guest_hypercall(guest, GUEST_NEXT, 0, 0, 0);
         if (c->op == GUEST_OFF)
             return 0;
-        if (c->op == GUEST_READ)
+        if (c->op == GUEST_STORM)
+            live_guest_storm(guest, c);
+        else if (c->op == GUEST_READ)
             fakehyp_guest_read(guest, c->ipa, c->bytes, c->length);
         else if (c->op == GUEST_WRITE)
             fakehyp_guest_write(guest, c->ipa, c->bytes, c->length);
@@ -132,7 +134,7 @@ static void exit_verdict(const struct live_vcpu *v, int rc, struct sc_verdict *o
     }
 }
 
-static bool follow(struct live_actor *a, const struct live_vcpu *v, int rc)
+bool live_follow(struct live_actor *a, const struct live_vcpu *v, int rc)
 {
     const struct fakehyp_run *run = v->run;
     bool fault = rc == -EFAULT && run->exit_reason == FAKEHYP_EXIT_MEMORY_FAULT;
@@ -157,10 +159,30 @@ static void go(struct live_actor *a, struct live_vcpu *v, struct sc_verdict *out
             done(v, out);
             return;
         }
-        if (!follow(a, v, rc))
+        if (!live_follow(a, v, rc))
             break;
     }
     exit_verdict(v, rc, out);
+}
+
+bool live_give(struct live_vcpu *v, const struct guest_command *command, struct sc_verdict *out)
+{
+    if (v->executing) {
+        sc_broken(out, "the vCPU has an instruction that has not ended: resume() goes on with it");
+        return false;
+    }
+    if (!v->waits) {
+        /* The first entry: the guest asks for an instruction. */
+        int rc = fakehyp_vcpu_run(v->vcpu, RUN_MS);
+        if (rc || v->run->exit_reason != FAKEHYP_EXIT_HYPERCALL || v->run->hypercall.nr != GUEST_NEXT) {
+            exit_verdict(v, rc, out);
+            return false;
+        }
+        v->waits = true;
+    }
+    *v->command = *command;
+    v->executing = true;
+    return true;
 }
 
 static void give(struct live_actor *a, const struct sc_call *c, const struct guest_command *command,
@@ -168,22 +190,14 @@ static void give(struct live_actor *a, const struct sc_call *c, const struct gue
 {
     struct live_vcpu *v = vcpu_of(a, c, out);
 
-    if (v && v->executing)
-        sc_broken(out, "the vCPU has an instruction that has not ended: resume() goes on with it");
-    if (!v || *out->broken)
-        return;
-    if (!v->waits) {
-        /* The first entry: the guest asks for an instruction. */
-        int rc = fakehyp_vcpu_run(v->vcpu, RUN_MS);
-        if (rc || v->run->exit_reason != FAKEHYP_EXIT_HYPERCALL || v->run->hypercall.nr != GUEST_NEXT) {
-            exit_verdict(v, rc, out);
-            return;
-        }
-        v->waits = true;
-    }
-    *v->command = *command;
-    v->executing = true;
-    go(a, v, out);
+    if (v && live_give(v, command, out))
+        go(a, v, out);
+}
+
+void live_vmm_follow(struct live_actor *a, const struct sc_call *c, struct sc_verdict *v)
+{
+    a->follow = c->arg[0].n != 0;
+    sc_rc(v, 0);
 }
 
 void live_GUEST_read(struct live_actor *a, const struct sc_call *c, struct sc_verdict *v)

@@ -150,7 +150,12 @@ void live_WORLD_process(struct sc_live *w, const struct sc_call *c, struct sc_ve
 
 void live_WORLD_follow(struct sc_live *w, const struct sc_call *c, struct sc_verdict *v)
 {
-    live_ask(w, 0, &(struct live_request){.ask = LIVE_FOLLOW, .call = *c}, v);
+    live_ask(w, 0, &(struct live_request){.ask = LIVE_CALL, .call = *c}, v);
+}
+
+void live_WORLD_storm(struct sc_live *w, const struct sc_call *c, struct sc_verdict *v)
+{
+    live_ask(w, 0, &(struct live_request){.ask = LIVE_CALL, .call = *c}, v);
 }
 
 void live_WORLD_advance(struct sc_live *w, const struct sc_call *c, struct sc_verdict *v)

@@ -203,4 +203,5 @@ void sim_WORLD_storm(struct sc_sim *w, const struct sc_call *c, struct sc_verdic
     sc_field(v, "host_refused", (int64_t)s.host_refused);
     sc_field(v, "guest", (int64_t)s.guest_done);
     sc_field(v, "guest_exits", (int64_t)s.guest_exits);
+    sc_field(v, "ms", 0);
 }

@@ -107,12 +107,12 @@
       "are verdicts of the guest's verbs")                                                                             \
     X(WORLD, advance, "ms", "{ms} ms pass", VERDICT, LIVE, "the runner sleeps",                                        \
       "virtual time passes, waits whose time has come end")                                                            \
-    X(WORLD, storm, "page nr rounds", "a storm over {page+nr}, {rounds} rounds", VERDICT, NOT_LIVE,                    \
-      "no live form of the storm yet",                                                                                 \
+    X(WORLD, storm, "page nr rounds", "a storm over {page+nr}, {rounds} rounds", VERDICT, LIVE,                        \
+      "threads of the VMM, and a loop of the guest",                                                                   \
       "the VMM converts the pages to private and back, and as the guest asks, while each vCPU and a thread of the "    \
       "VMM load and store there: "                                                                                     \
       "0, or LEAKED (the host read what the guest stored), OUTSIDE (an EAGAIN named a page outside), STARVED; for "    \
-      ":has{}: conversions, busy, most_tries, host, host_refused, guest, guest_exits")
+      ":has{}: conversions, busy, most_tries, host, host_refused, guest, guest_exits, ms (of real time)")
 
 /* Performed by the processes of the live stage. */
 #define SC_ACTOR_VERBS(X)                                                                                              \
