@@ -113,6 +113,8 @@ static int argument_error(lua_State *L, const struct sc_call *call, const struct
 static int64_t handle_at(lua_State *L, const struct sc_call *call, const struct sc_param *p, int index)
 {
     const struct verdict *x = luaL_testudata(L, index, VERDICT);
+    if (lua_isinteger(L, index))
+        return lua_tointeger(L, index);
     if (!x) {
         argument_error(L, call, p, "the verdict that made it", index);
         return 0;
@@ -376,6 +378,8 @@ static int actor_index(lua_State *L)
         lua_pushstring(L, a->name);
     } else if (a->class == SC_WORLD && !strcmp(key, "close")) {
         lua_pushcfunction(L, close_world);
+    } else if (a->class == SC_WORLD && !strcmp(key, "view")) {
+        lua_pushinteger(L, 1); /* the VMM's first */
     } else if (has_vcpus && !strcmp(key, "vcpu")) {
         lua_pushcfunction(L, push_vcpu);
     } else if (a->class != SC_WORLD || !push_member(L, a, key)) {

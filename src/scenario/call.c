@@ -182,7 +182,10 @@ static void put_arg(struct text *t, const struct sc_param *p, const struct sc_ca
 
 static void put_range(struct text *t, int64_t page, int64_t nr)
 {
-    put(t, "[%lld,%lld)", (long long)page, (long long)(page + nr));
+    if (nr)
+        put(t, "[%lld,%lld)", (long long)page, (long long)(page + nr));
+    else
+        put(t, "page %lld and all after it", (long long)page);
 }
 
 size_t sc_narrate_call(const struct sc_call *call, char *buf, size_t size)

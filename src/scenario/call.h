@@ -99,6 +99,7 @@ struct sc_verdict {
         int64_t value;
     } fields[SC_FIELDS];
     char detail[320]; /* words for people */
+    int fd;           /* between processes of the live stage: a descriptor that goes with the verdict, 0 none */
 };
 
 /* rc, and as word its errno's name without anything before it, or "0". */

@@ -98,11 +98,40 @@ int live_add_peer(struct sc_live *w, const char *name, struct sc_verdict *v)
     return (int)w->nr_peers++;
 }
 
+int live_adopt_peer(struct sc_live *w, const char *name, pid_t pid, int sock, struct sc_verdict *v)
+{
+    struct live_peer *p = &w->peer[w->nr_peers];
+
+    if (w->nr_peers == LIVE_MAX_ACTORS) {
+        close(sock);
+        sc_broken(v, "more than %u processes", LIVE_MAX_ACTORS);
+        return -1;
+    }
+    *p = (struct live_peer){.pid = pid, .sock = sock, .forked = true};
+    snprintf(p->name, sizeof(p->name), "%s", name);
+    return (int)w->nr_peers++;
+}
+
+/* The end of its socket is the end of a process that is somebody else's child. */
+static void await_end(struct live_peer *p)
+{
+    struct pollfd pfd = {.fd = p->sock};
+
+    if (poll(&pfd, 1, LIVE_ANSWER_MS) == 0)
+        kill(p->pid, SIGKILL);
+    close(p->sock);
+    p->pid = 0;
+}
+
 /* Reaps it, after a signal when it does not end by itself. */
 static void reap(struct live_peer *p)
 {
     if (!p->pid)
         return;
+    if (p->forked) {
+        await_end(p);
+        return;
+    }
     for (unsigned i = 0; waitpid(p->pid, NULL, WNOHANG) == 0; i++) {
         if (i == LIVE_ANSWER_MS)
             kill(p->pid, SIGKILL);
@@ -201,18 +230,18 @@ static bool take_answer(struct sc_live *w, struct live_peer *p)
 
     if (live_receive(p->sock, &reply, sizeof(reply), &fd, 0) != 1)
         return false;
-    if (fd >= 0 && w->file_fd < 0)
-        w->file_fd = fd;
-    else if (fd >= 0)
-        close(fd);
+    reply.verdict.fd = fd;
     for (struct sc_op *op = w->ops; op; op = op->next) {
         if (op->id != reply.id)
             continue;
+        fd = -1;
         op->verdict = reply.verdict;
         op->ended = true;
         op->held = false;
         name_holders(w, &op->verdict);
     }
+    if (fd >= 0)
+        close(fd);
     return true;
 }
 
@@ -254,9 +283,9 @@ static enum sc_progress wait_for(struct sc_op *op, unsigned timeout_ms)
         if (pfd[1].revents & (POLLHUP | POLLERR))
             op_broken(op, "the daemon is gone");
         if (pfd[0].revents && !take_answer(w, p)) {
-            /* Which is what exit() asks for. */
+            /* Which is what they ask for. */
             op->ended = true;
-            if (!strcmp(sc_verbs[op->call.verb].name, "exit") && live_peer_ended(w, op->peer))
+            if ((op->call.verb == SC_PROCESS_exit || op->call.verb == SC_PROCESS_kill) && live_peer_ended(w, op->peer))
                 sc_rc(&op->verdict, 0);
             else
                 sc_broken(&op->verdict, "process %s has died", p->name);
@@ -309,6 +338,8 @@ static void live_perform(void *world, const struct sc_call *call, struct sc_verd
         }
         send_request(op, &(struct live_request){.ask = LIVE_CALL, .call = *call});
         finish_call(op, v);
+        if (call->verb == SC_PROCESS_fork && !*v->broken && !v->rc)
+            v->value = live_adopt_peer(w, call->arg[0].text, (pid_t)v->value, v->fd, v);
     }
 }
 
@@ -408,6 +439,7 @@ static void *live_world_new(const struct sc_world_config *config, char *why, siz
         live_ask(w, vmm, &(struct live_request){.ask = LIVE_BUILD, .config = *config}, &v);
     if (!*v.broken) {
         w->gmem = (uint64_t)v.value;
+        w->file_fd = v.fd;
         return w;
     }
     snprintf(why, size, "%s", v.broken);

@@ -31,6 +31,7 @@
 #define LIVE_MAX_ACTORS 16
 #define LIVE_MAX_VIEWS 64
 #define LIVE_MAX_PINS 64
+#define LIVE_MAX_PIPES 16
 #define LIVE_MAX_FILES 4
 
 /* ---- between runner and actor ----------------------------------------------------------------------------------- */
@@ -64,6 +65,11 @@ struct live_view {
     bool gone;
 };
 
+struct live_pipe {
+    int fds[2];
+    struct fakehyp_pin *pin; /* what the model knows of it; NULL: it is empty */
+};
+
 #define GUEST_NEXT UINT64_C(0xC6001000) /* of SMCCC's vendor range: the guest asks for its next instruction */
 
 enum guest_op { GUEST_READ = 1, GUEST_WRITE, GUEST_CALL, GUEST_OFF, GUEST_STORM };
@@ -86,14 +92,16 @@ struct live_vcpu {
 
 struct live_actor {
     char name[32];
+    const char *daemon_socket;
     int sock;
     struct fakehyp *fh;
     pthread_mutex_t lock; /* of what follows, for the time of looking it up */
     atomic_uint calls;    /* that have not been answered */
-    unsigned nr_views, nr_pins, nr_files;
+    unsigned nr_views, nr_pins, nr_files, nr_pipes;
     struct live_view view[LIVE_MAX_VIEWS];
     struct fakehyp_pin *pin[LIVE_MAX_PINS];
     struct fakehyp_gmem *file[LIVE_MAX_FILES];
+    struct live_pipe pipe[LIVE_MAX_PIPES];
     /* The VMM's. */
     struct fakehyp_vm *vm;
     unsigned nr_vcpus;
@@ -104,6 +112,8 @@ struct live_actor {
 
 /* The process of an actor: answers what comes over sock, and ends with it. */
 _Noreturn void live_actor_main(const char *name, const char *daemon_socket, int sock);
+/* The same from where it is connected. */
+_Noreturn void live_actor_loop(struct live_actor *a, const char *name, int sock);
 /* The VM with its file, mapped, and its guest; NULL, or what went wrong. */
 const char *live_build_vm(struct live_actor *a, const struct sc_world_config *config);
 
@@ -146,7 +156,8 @@ json_t *live_query(struct live_daemon *d, const char *what, uint64_t gmem, uint6
 
 struct live_peer {
     char name[32];
-    pid_t pid; /* 0: it has ended */
+    pid_t pid;   /* 0: it has ended */
+    bool forked; /* by another actor, whose child it is */
     int sock;
 };
 
@@ -163,6 +174,8 @@ struct sc_live {
 
 /* Starts a process: its number, or -1 after sc_broken(). */
 int live_add_peer(struct sc_live *w, const char *name, struct sc_verdict *v);
+/* One that an actor has forked. */
+int live_adopt_peer(struct sc_live *w, const char *name, pid_t pid, int sock, struct sc_verdict *v);
 /* Asks a process and waits for its verdict. */
 void live_ask(struct sc_live *w, int peer, const struct live_request *request, struct sc_verdict *v);
 /* Waits for the end of a process that ends, and for the daemon to have noticed. */

@@ -92,7 +92,9 @@ static void *call_thread(void *arg)
 
     verbs[job->request.call.verb](job->a, &job->request.call, &reply.verdict);
     atomic_fetch_sub(&job->a->calls, 1);
-    live_send(job->a->sock, &reply, sizeof(reply), -1);
+    live_send(job->a->sock, &reply, sizeof(reply), reply.verdict.fd > 0 ? reply.verdict.fd : -1);
+    if (reply.verdict.fd > 0)
+        close(reply.verdict.fd);
     free(job);
     return NULL;
 }
@@ -146,27 +148,36 @@ static void join(struct live_actor *a, const struct live_request *request, int f
 _Noreturn void live_actor_main(const char *name, const char *daemon_socket, int sock)
 {
     static struct live_actor a;
+    static char daemon[64];
+
+    snprintf(daemon, sizeof(daemon), "%s", daemon_socket);
+    a.daemon_socket = daemon;
+    if (fakehyp_connect(daemon, &a.fh))
+        _exit(1);
+    live_actor_loop(&a, name, sock);
+}
+
+_Noreturn void live_actor_loop(struct live_actor *a, const char *name, int sock)
+{
     struct live_request request;
     int fd;
 
-    snprintf(a.name, sizeof(a.name), "%s", name);
+    snprintf(a->name, sizeof(a->name), "%s", name);
     prctl(PR_SET_NAME, name);
-    a.sock = sock;
-    pthread_mutex_init(&a.lock, NULL);
-    if (fakehyp_connect(daemon_socket, &a.fh))
-        _exit(1);
+    a->sock = sock;
+    pthread_mutex_init(&a->lock, NULL);
     while (live_receive(sock, &request, sizeof(request), &fd, -1) > 0 && request.ask != LIVE_QUIT) {
         if (request.ask == LIVE_BUILD)
-            build(&a, &request);
+            build(a, &request);
         else if (request.ask == LIVE_JOIN)
-            join(&a, &request, fd);
+            join(a, &request, fd);
         else
-            call(&a, &request);
+            call(a, &request);
         if (fd >= 0)
             close(fd);
     }
     /* With a call under way the daemon has to do without a farewell. */
-    if (!atomic_load(&a.calls))
-        fakehyp_disconnect(a.fh);
+    if (!atomic_load(&a->calls))
+        fakehyp_disconnect(a->fh);
     _exit(0);
 }

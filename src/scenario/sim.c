@@ -391,6 +391,8 @@ static void take_apart(struct sc_sim *w, const struct sc_call *c, struct sc_verd
     for (unsigned i = 0; i < w->nr_pins; i++)
         if (w->pin[i].ref)
             gmem_unpin(w->pin[i].ref);
+    for (unsigned i = 0; i < w->nr_pipes; i++)
+        pipe_free(w->pipe[i]);
     for (unsigned i = 0; i < w->nr_vms; i++) {
         struct caller caller = {.program = "scenario"};
         int rc = w->vm[i].vm ? vm_destroy(w->vm[i].vm, &caller) : 0;

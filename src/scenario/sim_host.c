@@ -8,7 +8,7 @@
 
 #define FIRST_PID 100
 
-int sim_add_process(struct sc_sim *w, const char *name, struct sc_verdict *v)
+int sim_new_process(struct sc_sim *w, const char *name, struct sc_verdict *v)
 {
     if (w->nr_processes == SIM_MAX_PROCESSES) {
         sc_broken(v, "more than %u processes", SIM_MAX_PROCESSES);
@@ -17,12 +17,21 @@ int sim_add_process(struct sc_sim *w, const char *name, struct sc_verdict *v)
     struct sim_process *p = &w->process[w->nr_processes];
     snprintf(p->name, sizeof(p->name), "%s", name);
     p->caller = (struct caller){.pid = FIRST_PID + w->nr_processes, .program = p->name};
-    p->mm = mm_new(machine_host(w->machine), name, p->caller.pid);
-    if (!p->mm) {
-        sc_broken(v, "no memory");
-        return -1;
-    }
     return (int)w->nr_processes++;
+}
+
+int sim_add_process(struct sc_sim *w, const char *name, struct sc_verdict *v)
+{
+    int number = sim_new_process(w, name, v);
+
+    if (number < 0)
+        return -1;
+    struct sim_process *p = &w->process[number];
+    p->mm = mm_new(machine_host(w->machine), name, p->caller.pid);
+    if (p->mm)
+        return number;
+    sc_broken(v, "no memory");
+    return -1;
 }
 
 int sim_add_view(struct sc_sim *w, int process, int file, uint64_t page, uint64_t nr, struct sc_verdict *v)
@@ -38,9 +47,9 @@ int sim_add_view(struct sc_sim *w, int process, int file, uint64_t page, uint64_
 struct sim_process *sim_self_process(struct sc_sim *w, const struct sc_call *c, struct sc_verdict *v)
 {
     struct sim_process *p = &w->process[c->self];
-    if (p->mm)
+    if (p->mm && !mm_dead(p->mm))
         return p;
-    sc_broken(v, "process %s has exited", p->name);
+    sc_broken(v, "process %s has ended", p->name);
     return NULL;
 }
 
@@ -99,6 +108,10 @@ void sim_convert(struct sc_sim *w, struct sim_process *p, struct gmem *gmem, con
 
     p->caller.message[0] = '\0';
     sc_rc(v, gmem_set_attributes2(gmem, attr, &p->caller, &busy));
+    if (!v->rc && busy.transient) {
+        sc_word(v, "NONE_SHARED");
+        sim_holders(w, v, busy.holders, busy.nr_holders);
+    }
     if (!v->rc)
         return;
     sc_detail(v, "%s", p->caller.message);
@@ -312,15 +325,8 @@ void sim_PROCESS_exit(struct sc_sim *w, const struct sc_call *c, struct sc_verdi
 
     if (!p)
         return;
-    for (unsigned i = 0; i < w->nr_pins; i++) {
-        if (!w->pin[i].ref || w->pin[i].process != c->self)
-            continue;
-        gmem_unpin(w->pin[i].ref);
-        w->pin[i].ref = NULL;
-    }
-    mm_free(p->mm);
-    p->mm = NULL;
-    sc_rc(v, 0);
+    sc_rc(v, mm_kill(p->mm));
+    sim_forget_dead(w);
 }
 
 /* ---- the kernel ------------------------------------------------------------------------------------------------- */

@@ -18,6 +18,7 @@
 #define SIM_MAX_FILES 8
 #define SIM_MAX_VMS 4
 #define SIM_MAX_PINS 64
+#define SIM_MAX_PIPES 16
 
 struct sim_process {
     char name[32];
@@ -79,12 +80,13 @@ struct sc_sim {
     bool follow;
     char log[320]; /* the first line that the machine said */
 
-    unsigned nr_processes, nr_views, nr_files, nr_vms, nr_pins;
+    unsigned nr_processes, nr_views, nr_files, nr_vms, nr_pins, nr_pipes;
     struct sim_process process[SIM_MAX_PROCESSES];
     struct sim_view view[SIM_MAX_VIEWS];
     struct sim_file file[SIM_MAX_FILES];
     struct sim_vm vm[SIM_MAX_VMS];
     struct sim_pin pin[SIM_MAX_PINS];
+    struct pipe *pipe[SIM_MAX_PIPES];
 
     struct sc_op *ops;
     struct storm *storm; /* while one is on */
@@ -97,7 +99,12 @@ void sim_storm_point(struct sc_sim *w, const char *label);
 
 /* Adds one: its number, or -1 after sc_broken(). */
 int sim_add_process(struct sc_sim *w, const char *name, struct sc_verdict *v);
+/* The same without an address space yet. */
+int sim_new_process(struct sc_sim *w, const char *name, struct sc_verdict *v);
 int sim_add_view(struct sc_sim *w, int process, int file, uint64_t page, uint64_t nr, struct sc_verdict *v);
+
+/* After a process may have died: what it held is no handle any more. */
+void sim_forget_dead(struct sc_sim *w);
 
 /* The things that a call names, or NULL after sc_broken(). */
 struct sim_process *sim_self_process(struct sc_sim *w, const struct sc_call *c, struct sc_verdict *v);

@@ -60,6 +60,25 @@
     X(PROCESS, fallocate, "mode offset_bytes size_bytes file:file=0",                                                  \
       "fallocate({mode}, {offset_bytes}, {size_bytes})", VERDICT, LIVE, "fakehyp_fallocate() of the process",          \
       "fallocate(2) with arguments as they are")                                                                       \
+    X(PROCESS, direct_read, "page nr=1 view:handle=0", "O_DIRECT read into {page+nr}", VERDICT, LIVE,                  \
+      "read(2) from a file that was opened with O_DIRECT",                                                             \
+      "the kernel pins the buffer for the time of the I/O: the word is how many bytes, or EFAULT")                     \
+    X(PROCESS, vmsplice, "page nr=1 view:handle=0", "vmsplice {page+nr} into a pipe", VERDICT, LIVE,                   \
+      "vmsplice(2), and the daemon is told of the references",                                                         \
+      "pages go into a new pipe, by reference; the verdict is its handle")                                             \
+    X(PROCESS, pipe_read, "pipe:handle", "read pipe {pipe}", VERDICT, LIVE, "read(2)",                                 \
+      "the kernel copies the pipe's oldest page and drops its reference: 0 with the bytes, OOPS, or EAGAIN: it is "    \
+      "empty")                                                                                                         \
+    X(PROCESS, mremap, "view:handle", "mremap view {view}", VERDICT, LIVE, "fakehyp_remap()",                          \
+      "moves a view; the verdict is the handle of the new one, at the old address nothing is left")                    \
+    X(PROCESS, madvise_remove, "page nr=1 view:handle=0", "MADV_REMOVE {page+nr}", VERDICT, LIVE, "madvise(2)",        \
+      "punches a hole into the file by the process's address.  Live, the bytes of a private page are not there: "      \
+      "nothing "                                                                                                       \
+      "happens to them")                                                                                               \
+    X(PROCESS, fork, "name:text", "forks {name}", PROCESS, LIVE,                                                       \
+      "fork(2); the child maps the views again, at the same addresses",                                                \
+      "a child with the same views, whose pages it faults in for itself")                                              \
+    X(PROCESS, kill, "", "is killed", VERDICT, LIVE, "SIGKILL", "SIGKILL: its views and pins go")                      \
     X(PROCESS, exit, "", "exits", VERDICT, LIVE, "the process exits; what it held ends with its connection",           \
       "the process ends: its views and pins go")
 
