@@ -112,6 +112,9 @@ static int wait_safe(struct gmem *gmem, uint64_t index, uint64_t pfn, uint64_t d
         uint64_t now = sched_now();
         if (now >= deadline)
             return policy_busy(gmem, index, pfn, -EBUSY, caller, busy);
+        sched_point("convert:waiting");
+        if (f->refcount == folio_nr_pages(gmem->host, pfn))
+            break;
         f->flags |= FRAME_WATCHED;
         sched_wait_uncancelled(&gmem->host->put, deadline - now);
         f->flags &= (uint16_t)~FRAME_WATCHED;

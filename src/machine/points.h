@@ -17,6 +17,7 @@
     X("convert:unmapped", "no process has a PTE in the range any more")                                                \
     X("lru:drained", "a conversion's check has had every CPU's LRU batch drained (simulation)")                        \
     X("convert:pins-checked", "policy A with its checks in the wrong order: no pin was found, the range is mapped")    \
+    X("convert:waiting", "policy B is about to wait for a reference that it does not know")                            \
     X("convert:checked", "no foreign reference was found")                                                             \
     X("convert:prepared", "the stage has refused views and guests the range; nothing has moved")                       \
     X("convert:stored", "EL1's attribute is changed, the bytes are where they were")                                   \
