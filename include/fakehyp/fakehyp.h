@@ -154,16 +154,23 @@ enum fakehyp_unshare_mode {
 };
 
 struct fakehyp_vm_config {
-    const char *hyp;  /* NULL or "pkvm" */
+    const char *hyp;  /* NULL or "pkvm"; "sw-protected", "firmware" */
     const char *name; /* for reports; may be NULL */
     enum fakehyp_unshare_mode unshare_mode;
     bool unprotected;  /* memory is shared with the VM, not donated */
     uint32_t ipa_bits; /* width of a guest physical address; 0: 40 */
+    /* Which of the designs that were proposed runs the VM's files; 0 and NULL: what was merged. */
+    const char *policy;  /* of conversions to private: "D" (default), "A" or "B" */
+    const char *tracker; /* where it is kept what is shared: "inode" (default), "vm", "folio" or "hyp" */
+    const char *bugs;    /* mistakes of older versions to repeat, separated by commas */
+    uint32_t abi;        /* 5: `flags` of a conversion are the content modes of version 5 of the series */
+    bool ask_hyp;        /* a conversion to shared asks the hypervisor first: -EPERM for what the guest keeps */
 };
 
 /*
  * KVM_CREATE_VM.  config is copied; NULL: all defaults.
- *   -EINVAL  unknown hypervisor or unshare mode, ipa_bits not 0 and not 32..40
+ *   -EINVAL  unknown hypervisor, unshare mode, policy, tracker, bug or abi, ipa_bits not 0 and not 32..40
+ *   -EOPNOTSUPP  a policy that exists in simulation only (C, E)
  *   -ENOMEM  no VM slot left (255)
  */
 int fakehyp_vm_create(struct fakehyp *fh, const struct fakehyp_vm_config *config, struct fakehyp_vm **out);
@@ -259,18 +266,31 @@ struct fakehyp_holder {
  * KVM_SET_MEMORY_ATTRIBUTES2 on the guest_memfd: converts a range, all of it or
  * nothing, contents kept.  A range that is wholly in that state already is a
  * success without further checks.  Order of checks as in the kernel:
- *   -EINVAL  flags or reserved not 0, unknown attribute bit, size 0 or offset + size
+ *   -EINVAL  flags (but those of abi 5) or reserved not 0, unknown attribute bit, size 0 or offset + size
  *            wraps, unaligned, beyond the end of the file
  *   -ENOMEM  also when the guest's vm.max_map_count does not allow more scattered pages
  *   -EAGAIN  to private and a page is in use: error_offset says which,
  *            fakehyp_last_holders() who holds it; drop the reference and try again
+ *   -EBUSY   policy B: the page is in use, and was for 10 ms
+ *   -EPERM   ask_hyp, to shared: the hypervisor keeps the page at error_offset for the guest
+ *   -EOPNOTSUPP  abi 5: the hypervisor has no such content mode in this direction
+ *   -ENOTTY  what is shared is kept by the VM: fakehyp_set_memory_attributes()
  *   -ETIMEDOUT  a guest process that has the range mapped does not answer within
  *            2 s (stopped?): nothing changed, try again
  */
 int fakehyp_set_memory_attributes2(struct fakehyp_gmem *gmem, struct fakehyp_memory_attributes2 *attributes);
-/* The same in short; error_offset may be NULL and is set on -EAGAIN and -ENOMEM only. */
+/* The same in short; error_offset may be NULL and is set on -EAGAIN, -ENOMEM, -EBUSY and -EPERM only. */
 int fakehyp_convert(struct fakehyp_gmem *gmem, uint64_t offset, uint64_t size, uint64_t attributes,
                     uint64_t *error_offset);
+/*
+ * KVM_SET_MEMORY_ATTRIBUTES on the VM, [address, address + size) in guest
+ * physical addresses: the interface where files are tracked by "vm", and
+ * fakehyp_set_memory_attributes2() where they are not; the other one answers
+ * -ENOTTY.  The files that the VM created and bound there are converted, one after
+ * the other.  Blocking.
+ *   -ENOTTY, -EINVAL (as above, and beyond the IPA space), -ENOMEM, -EAGAIN, -EBUSY
+ */
+int fakehyp_set_memory_attributes(struct fakehyp_vm *vm, uint64_t address, uint64_t size, uint64_t attributes);
 /* Holders that this thread's last conversion named (none after a success); returns how many, copies up to max.  No
  * round trip. */
 size_t fakehyp_last_holders(struct fakehyp_holder *holders, size_t max);

@@ -148,6 +148,15 @@ uint64_t fakehyp_gmem_size(const struct fakehyp_gmem *gmem)
     return gmem->file->size;
 }
 
+/* Keeps who held a busy page for fakehyp_last_holders(). */
+static const Fakehyp__ConvertReply *note_conversion(const struct fh_answer *answer)
+{
+    if (!answer->reply || answer->reply->body_case != FAKEHYP__REPLY__BODY_CONVERT)
+        return NULL;
+    fh_note_holders(answer->reply->convert);
+    return answer->reply->convert;
+}
+
 int fakehyp_set_memory_attributes2(struct fakehyp_gmem *gmem, struct fakehyp_memory_attributes2 *attributes)
 {
     static const uint64_t zero[sizeof(attributes->reserved) / sizeof(attributes->reserved[0])];
@@ -157,9 +166,9 @@ int fakehyp_set_memory_attributes2(struct fakehyp_gmem *gmem, struct fakehyp_mem
     struct fh_answer answer;
 
     fh_note_holders(NULL);
-    /* reserved[] does not travel; flags, which the kernel checks first, do. */
-    if (attributes->flags || memcmp(attributes->reserved, zero, sizeof(zero)))
-        return fh_fail(-EINVAL, "convert: flags and reserved must be 0");
+    /* reserved[] does not travel; what flags are for is the VM's abi to say. */
+    if (memcmp(attributes->reserved, zero, sizeof(zero)))
+        return fh_fail(-EINVAL, "convert: reserved must be 0");
     body.gmem = gmem->file->id;
     body.offset = attributes->offset;
     body.size = attributes->size;
@@ -168,12 +177,29 @@ int fakehyp_set_memory_attributes2(struct fakehyp_gmem *gmem, struct fakehyp_mem
     request.body_case = FAKEHYP__REQUEST__BODY_CONVERT;
     request.convert = &body;
     int rc = fh_call(gmem->object.fh, &options, &request, &answer);
-    if (answer.reply && answer.reply->body_case == FAKEHYP__REPLY__BODY_CONVERT) {
-        const Fakehyp__ConvertReply *convert = answer.reply->convert;
-        if (convert->error_offset_valid)
-            attributes->error_offset = convert->error_offset;
-        fh_note_holders(convert);
-    }
+    const Fakehyp__ConvertReply *convert = note_conversion(&answer);
+    if (convert && convert->error_offset_valid)
+        attributes->error_offset = convert->error_offset;
+    fh_answer_free(&answer);
+    return rc;
+}
+
+int fakehyp_set_memory_attributes(struct fakehyp_vm *vm, uint64_t address, uint64_t size, uint64_t attributes)
+{
+    Fakehyp__Request request = FAKEHYP__REQUEST__INIT;
+    Fakehyp__SetMemoryAttributes body = FAKEHYP__SET_MEMORY_ATTRIBUTES__INIT;
+    struct fh_call_options options = {.what = "set_memory_attributes", .expect = FAKEHYP__REPLY__BODY_ACK, .fd = -1};
+    struct fh_answer answer;
+
+    fh_note_holders(NULL);
+    body.vm = vm->id;
+    body.address = address;
+    body.size = size;
+    body.attributes = attributes;
+    request.body_case = FAKEHYP__REQUEST__BODY_SET_MEMORY_ATTRIBUTES;
+    request.set_memory_attributes = &body;
+    int rc = fh_call(vm->object.fh, &options, &request, &answer);
+    note_conversion(&answer);
     fh_answer_free(&answer);
     return rc;
 }
@@ -184,7 +210,7 @@ int fakehyp_convert(struct fakehyp_gmem *gmem, uint64_t offset, uint64_t size, u
     struct fakehyp_memory_attributes2 args = {.offset = offset, .size = size, .attributes = attributes};
     int rc = fakehyp_set_memory_attributes2(gmem, &args);
 
-    if (error_offset && (rc == -EAGAIN || rc == -ENOMEM))
+    if (error_offset && (rc == -EAGAIN || rc == -EBUSY || rc == -EPERM || rc == -ENOMEM))
         *error_offset = args.error_offset;
     return rc;
 }

@@ -39,6 +39,11 @@ int fakehyp_vm_create(struct fakehyp *fh, const struct fakehyp_vm_config *config
     body.unprotected = config->unprotected;
     body.unshare_mode = (uint32_t)config->unshare_mode;
     body.ipa_bits = config->ipa_bits;
+    body.policy = (char *)(config->policy ? config->policy : "");
+    body.tracker = (char *)(config->tracker ? config->tracker : "");
+    body.bugs = (char *)(config->bugs ? config->bugs : "");
+    body.abi = config->abi;
+    body.ask_hyp = config->ask_hyp;
     request.body_case = FAKEHYP__REQUEST__BODY_VM_CREATE;
     request.vm_create = &body;
     int rc = fh_call(fh, &options, &request, &answer);

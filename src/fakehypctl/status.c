@@ -52,11 +52,23 @@ static void print_clients(struct reader *r, const json_t *answer, struct ctl_io 
     out_table_print(t, io, 2);
 }
 
+/* "D inode", and what is out of the ordinary: "A inode, abi 5, naive-check-order". */
+static struct out_text run_by(struct reader *r, const json_t *vm)
+{
+    struct out_text text;
+    const char *bugs = reader_string(r, vm, "bugs");
+    const uint64_t abi = reader_u64(r, vm, "abi");
+
+    snprintf(text.s, sizeof(text.s), "%s %s%s%s%s", reader_string(r, vm, "policy"), reader_string(r, vm, "tracker"),
+             abi == 5 ? ", abi 5" : "", *bugs ? ", " : "", bugs);
+    return text;
+}
+
 static void print_vms(struct reader *r, const json_t *answer, struct ctl_io *io)
 {
     static const struct out_column columns[] = {
-        {"ID", true},       {"NAME", false},   {"HYP", false},  {"MEMORY", false},
-        {"UNSHARE", false}, {"HANDLE", false}, {"VCPUS", true}, {"GUEST", false},
+        {"ID", true},     {"NAME", false},   {"HYP", false},  {"MEMORY", false}, {"UNSHARE", false},
+        {"FILES", false}, {"HANDLE", false}, {"VCPUS", true}, {"GUEST", false},
     };
     const json_t *vms = reader_array(r, answer, "vms"), *vm;
     size_t n = json_array_size(vms);
@@ -75,6 +87,7 @@ static void print_vms(struct reader *r, const json_t *answer, struct ctl_io *io)
         out_table_cell(t, reader_string(r, vm, "hyp"));
         out_table_cell(t, reader_bool(r, vm, "protected") ? "protected" : "unprotected");
         out_table_cell(t, reader_string(r, vm, "unshare"));
+        out_table_cell(t, run_by(r, vm).s);
         out_table_cell(t, out_hex(reader_u64(r, vm, "handle")).s);
         out_table_cell(t, out_u64(reader_u64(r, vm, "vcpus")).s);
         pid = reader_u64(r, vm, "guest_pid");

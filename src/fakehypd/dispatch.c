@@ -34,6 +34,7 @@ static const struct handler handlers[] = {
     [BODY(VCPU_RUN)] = {"vcpu_run", req_vcpu_run, 0},
     [BODY(QUERY)] = {"query", req_query, 0},
     [BODY(ACCESS_REPORT)] = {"access_report", req_access_report, 0},
+    [BODY(SET_MEMORY_ATTRIBUTES)] = {"set_memory_attributes", req_set_memory_attributes, 0},
 };
 
 static const struct handler *handler_of(const Fakehyp__Request *request)

@@ -37,6 +37,7 @@ struct vm_handle *req_vm(struct req *req, uint64_t id);
 /* Handlers: the whole of a request, in its task. */
 void req_hello(struct req *req);
 void req_vm_create(struct req *req);
+void req_set_memory_attributes(struct req *req);
 void req_vm_destroy(struct req *req);
 void req_memory_region(struct req *req);
 void req_vcpu_create(struct req *req);

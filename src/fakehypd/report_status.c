@@ -43,11 +43,17 @@ static json_t *vms(const struct daemon *daemon)
     for (struct vm *vm = host_vm_next(host, NULL); vm; vm = host_vm_next(host, vm)) {
         const struct vm_config *config = vm_config(vm);
         const struct live_guest *guest = vm_guest(vm);
-        json_array_append_new(list, json_pack("{s:I, s:o, s:s, s:b, s:s, s:I, s:I, s:I, s:o}", "id", INT(vm_id(vm)),
-                                              "name", report_string(config->name), "hyp", "pkvm", "protected",
+        char bugs[256];
+        json_array_append_new(list, json_pack("{s:I, s:o, s:s, s:b, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o}", "id",
+                                              INT(vm_id(vm)), "name", report_string(config->name), "hyp",
+                                              variant_get(VARIANT_HYP, config->hyp)->name, "protected",
                                               config->is_protected, "unshare",
                                               config->unshare_mode == HYP_UNSHARE_UNILATERAL ? "unilateral" : "consent",
-                                              "handle", INT(vm_handle(vm)), "vcpus", INT(vm_nr_vcpus(vm)), "guest_pid",
+                                              "policy", variant_get(VARIANT_POLICY, config->policy)->letter, "tracker",
+                                              variant_get(VARIANT_TRACKER, config->tracker)->name, "bugs",
+                                              variant_bug_names(config->bugs, bugs, sizeof(bugs)), "abi",
+                                              INT(config->abi ? config->abi : 13), "handle", INT(vm_handle(vm)),
+                                              "vcpus", INT(vm_nr_vcpus(vm)), "guest_pid",
                                               INT(guest ? live_guest_pid(guest) : 0), "slots", slots(vm)));
     }
     return list;

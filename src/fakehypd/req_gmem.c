@@ -184,6 +184,18 @@ void req_convert(struct req *req)
     reply_convert(req, rc, &busy);
 }
 
+void req_set_memory_attributes(struct req *req)
+{
+    const Fakehyp__SetMemoryAttributes *body = req->request->set_memory_attributes;
+    struct vm_handle *vm = req_vm(req, body->vm);
+    struct gmem_busy busy = {.nr_holders = 0};
+    int rc =
+        vm ? vm_set_attributes(vm->vm, body->address, body->size, body->attributes, body->flags, &req->caller, &busy)
+           : -ENOENT;
+
+    reply_convert(req, rc, &busy);
+}
+
 void req_fallocate(struct req *req)
 {
     const Fakehyp__Fallocate *body = req->request->fallocate;

@@ -15,18 +15,38 @@ static int read_config(struct req *req, struct vm_config *config)
 {
     const Fakehyp__VmCreate *body = req->request->vm_create;
 
-    if (body->hyp[0] && strcmp(body->hyp, "pkvm")) {
-        char name[32];
-        text_copy(name, sizeof(name), body->hyp);
-        caller_explain(&req->caller, "no hypervisor \"%s\" here: \"pkvm\" is", name);
+    char error[sizeof(req->caller.message)];
+    const int hyp = variant_find(VARIANT_HYP, body->hyp, error, sizeof(error));
+    const int tracker = hyp < 0 ? hyp : variant_find(VARIANT_TRACKER, body->tracker, error, sizeof(error));
+    const int policy = tracker < 0 ? tracker : variant_find(VARIANT_POLICY, body->policy, error, sizeof(error));
+    uint64_t bugs = 0;
+
+    if (policy < 0 || variant_bugs(body->bugs, &bugs, error, sizeof(error))) {
+        char clean[sizeof(error)];
+        text_copy(clean, sizeof(clean), error);
+        caller_explain(&req->caller, "%s", clean);
         return -EINVAL;
+    }
+    const char *why = variant_get(VARIANT_POLICY, (unsigned)policy)->not_live;
+    if (why) {
+        caller_explain(&req->caller, "policy %s is for simulation (fakehypctl run): %s", body->policy, why);
+        return -EOPNOTSUPP;
     }
     if (body->unshare_mode > HYP_UNSHARE_UNILATERAL) {
         caller_explain(&req->caller, "unshare mode %u: 0 is consent, 1 unilateral", body->unshare_mode);
         return -EINVAL;
     }
     *config = (struct vm_config){
-        .is_protected = !body->unprotected, .unshare_mode = body->unshare_mode, .ipa_bits = body->ipa_bits};
+        .is_protected = !body->unprotected,
+        .unshare_mode = body->unshare_mode,
+        .ipa_bits = body->ipa_bits,
+        .policy = (enum gmem_policy_id)policy,
+        .tracker = (enum gmem_tracker_id)tracker,
+        .hyp = (enum gmem_hyp_id)hyp,
+        .abi = body->abi,
+        .ask_hyp = body->ask_hyp,
+        .bugs = bugs,
+    };
     text_copy(config->name, sizeof(config->name), body->name);
     return 0;
 }

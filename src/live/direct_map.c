@@ -140,6 +140,8 @@ int live_kernel_load(struct live *live, uint64_t pfn, bool fixup, void *buf, siz
         uint64_t index;
         if (!host_frame_slot(host, pfn, &gmem, &index) || length > PAGE)
             return -EINVAL;
+        if (host_access_is_fatal(host, pfn))
+            return -EPERM;
         int rc = live_direct_map_load(live, gmem, index * PAGE, buf, length);
         if (rc != -EFAULT)
             return rc;

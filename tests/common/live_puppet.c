@@ -85,10 +85,12 @@ int pvm_convert(struct pvm *v, uint64_t page, uint64_t nr, uint64_t attributes)
 
 void pvm_create(struct pvm *v, struct fakehyp *fh, const struct pvm_config *config)
 {
-    const struct fakehyp_vm_config vm = {
-        .name = "puppet", .unshare_mode = config->mode, .unprotected = config->unprotected};
+    struct fakehyp_vm_config vm = config->variant;
     void *view;
 
+    vm.name = "puppet";
+    vm.unshare_mode = config->mode;
+    vm.unprotected = config->unprotected;
     *v = (struct pvm){.fh = fh, .run_timeout_ms = RUN_MS};
     v->bytes = (config->pages ? config->pages : 16) * PAGE;
     v->nr_vcpus = config->vcpus ? config->vcpus : 1;

@@ -56,8 +56,9 @@ struct pvm_config {
     unsigned vcpus; /* 0: 1 */
     enum fakehyp_unshare_mode mode;
     bool unprotected;
-    bool shared;       /* leave it shared; else all is converted to private */
-    const char *image; /* stored at offset 0 before that; may be NULL */
+    bool shared;                      /* leave it shared; else all is converted to private */
+    const char *image;                /* stored at offset 0 before that; may be NULL */
+    struct fakehyp_vm_config variant; /* hypervisor, policy, tracker... */
 };
 
 /* A VM with one guest_memfd (MMAP|INIT_SHARED) at IPA 0, mapped, and a puppet on each vCPU. */

@@ -7,10 +7,12 @@
     "{\"version\":\"0.1.0\",\"pid\":77,\"socket\":\"/run/f.sock\",\"stage\":\"live\",\"uptime_ns\":3250000000,"        \
     "\"clients\":[{\"id\":1,\"pid\":4242,\"program\":\"vmm\",\"views\":2},"                                            \
     "{\"id\":12,\"pid\":9,\"program\":\"evil\\u001b[31m\",\"views\":0}],"                                              \
-    "\"vms\":[{\"id\":1,\"name\":\"demo\",\"hyp\":\"pkvm\",\"protected\":true,\"unshare\":\"consent\","                \
+    "\"vms\":[{\"id\":1,\"name\":\"demo\",\"hyp\":\"pkvm\",\"protected\":true,\"unshare\":\"consent\",\"policy\":"     \
+    "\"D\",\"tracker\":\"inode\",\"bugs\":\"\",\"abi\":13,"                                                            \
     "\"handle\":4096,\"vcpus\":1,\"guest_pid\":4300,\"slots\":[{\"slot\":0,\"gpa\":1073741824,\"size\":2097152,"       \
     "\"gmem\":5,\"offset\":0}]},"                                                                                      \
-    "{\"id\":2,\"name\":\"\",\"hyp\":\"pkvm\",\"protected\":false,\"unshare\":\"unilateral\",\"handle\":4097,"         \
+    "{\"id\":2,\"name\":\"\",\"hyp\":\"pkvm\",\"protected\":false,\"unshare\":\"unilateral\",\"policy\":\"A\","        \
+    "\"tracker\":\"vm\",\"bugs\":\"hyp-2021\",\"abi\":5,\"handle\":4097,"                                              \
     "\"vcpus\":0,\"guest_pid\":0,\"slots\":[]}],"                                                                      \
     "\"gmems\":[{\"id\":5,\"vm\":1,\"size\":2097152,\"flags\":3,\"shared_bytes\":4096,\"private_bytes\":2093056,"      \
     "\"allocated_pages\":17,\"ranges\":3}],"                                                                           \
