@@ -48,16 +48,16 @@ static pid_t listener_of(const char *path)
 
 static bool is_stopped(pid_t pid)
 {
-    char path[48], state = 0;
+    char path[48], line[256] = "";
 
     snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
     FILE *f = fopen(path, "re");
     if (!f)
         return false;
-    if (fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
-        state = 0;
+    const char *state = fgets(line, sizeof(line), f) ? strrchr(line, ')') : NULL;
     fclose(f);
-    return state == 'T' || state == 't';
+    /* "PID (NAME) STATE ...", and any character may be in a name. */
+    return state && (!strncmp(state, ") T", 3) || !strncmp(state, ") t", 3));
 }
 
 static void *wait_and_say(void *arg)

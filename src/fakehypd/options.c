@@ -135,8 +135,8 @@ int options_parse_size(const char *text, uint64_t *value)
     return 0;
 }
 
-/* A descriptor number: -EINVAL when it is none. */
-static int parse_fd(const char *text)
+/* A number from 0 on, without anything around it: -EINVAL when it is none. */
+static int parse_number(const char *text)
 {
     char *end;
 
@@ -149,7 +149,7 @@ static int parse_fd(const char *text)
 
 static enum options_result take_fd(const char *option, const char *text, int *fd, FILE *err)
 {
-    *fd = parse_fd(text);
+    *fd = parse_number(text);
     if (*fd < 0)
         return bad(err, "--%s: \"%s\" is no descriptor: its number is wanted, as in --%s=3", option, text, option);
     return OPTIONS_RUN;
@@ -264,18 +264,21 @@ static enum options_result take(int opt, struct options *options, FILE *out, FIL
 static enum options_result take_activation(struct options *options, FILE *err)
 {
     const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
-    bool ours = pid && fds && strtol(pid, NULL, 10) == (long)getpid();
-    long nr = ours ? strtol(fds, NULL, 10) : 0;
+    char given[24];
 
-    if (ours) {
-        unsetenv("LISTEN_PID");
-        unsetenv("LISTEN_FDS");
-        unsetenv("LISTEN_FDNAMES");
-    }
-    if (nr <= 0 || options->listen_fd >= 0)
+    if (!pid || !fds || parse_number(pid) != getpid())
+        return OPTIONS_RUN;
+    int nr = parse_number(fds);
+    snprintf(given, sizeof(given), "%s", fds);
+    unsetenv("LISTEN_PID");
+    unsetenv("LISTEN_FDS");
+    unsetenv("LISTEN_FDNAMES");
+    if (nr < 0)
+        return bad(err, "LISTEN_FDS: \"%s\" is no number of sockets: the service manager sets it, or unset it", given);
+    if (!nr || options->listen_fd >= 0)
         return OPTIONS_RUN;
     if (nr > 1)
-        return bad(err, "the service manager passes %ld sockets (LISTEN_FDS): one is wanted", nr);
+        return bad(err, "the service manager passes %d sockets (LISTEN_FDS): one is wanted", nr);
     options->listen_fd = LISTEN_FDS_START;
     return OPTIONS_RUN;
 }

@@ -20,10 +20,22 @@ static int failed(const char *path, int rc)
     return rc;
 }
 
+int pidfile_number(const char *text, pid_t *pid)
+{
+    char *end;
+
+    errno = 0;
+    long number = strtol(text, &end, 10);
+    if (errno || end[strspn(end, " \n")] || number <= 0 || number > INT_MAX)
+        return -EEXIST;
+    *pid = (pid_t)number;
+    return 0;
+}
+
 /* The number in the file; 0: it is empty, or there is no file.  -EEXIST: something else is in it. */
 static int read_pid(const char *path, pid_t *pid)
 {
-    char text[32], *end;
+    char text[32];
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 
     *pid = 0;
@@ -35,13 +47,7 @@ static int read_pid(const char *path, pid_t *pid)
     if (n <= 0)
         return err;
     text[n] = '\0';
-    errno = 0;
-    long number = strtol(text, &end, 10);
-    end += strspn(end, " \n");
-    if (errno || *end || number <= 0 || number > INT_MAX)
-        return -EEXIST;
-    *pid = (pid_t)number;
-    return 0;
+    return pidfile_number(text, pid);
 }
 
 /* In a container the daemon may get the number again that its predecessor had. */

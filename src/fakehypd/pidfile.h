@@ -18,6 +18,8 @@ struct pidfile {
  * -EEXIST the file's process lives, or its contents are no process id.
  */
 int pidfile_write(struct pidfile *file, const char *path);
+/* The process of such a file's text.  -EEXIST: it is no process id. */
+int pidfile_number(const char *text, pid_t *pid);
 /* Removes it if it is still ours. */
 void pidfile_remove(struct pidfile *file);
 

@@ -10,6 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/un.h>
+#include <sys/socket.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -473,13 +476,50 @@ static void stopped_daemon(void **state)
     assert_string_equal(o.err, "");
 }
 
+/* Its name looks like the end of a name in /proc/PID/stat, and another state after it. */
+static void stopped_by_any_name(void **state)
+{
+    static struct output o;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    char words[200], text[120];
+
+    (void)state;
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s.odd", rig.socket);
+    int listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        rig_child();
+        prctl(PR_SET_NAME, "fake) R (d");
+        _exit(listen(listener, 4) || raise(SIGSTOP));
+    }
+    assert_int_equal(waitpid(pid, NULL, WUNTRACED), pid);
+    snprintf(words, sizeof(words), "status --timeout 3 --socket %s", address.sun_path);
+    ctl(&o, words);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    close(listener);
+    unlink(address.sun_path);
+    assert_int_equal(o.status, 2);
+    snprintf(text, sizeof(text), "fakehypd (pid %d) does not answer: it is stopped", (int)pid);
+    if (!strstr(o.err, text))
+        fail_msg("what it says: %s", o.err);
+}
+
 static const struct CMUnitTest tests[] = {
-    live_test(status), live_test(page),
-    live_test(ptdump), live_test(ptdump_of_many_runs),
-    live_test(audit),  live_test(audit_finds_a_stray_page),
-    live_test(trace),  live_test(trace_ends_with_its_reader),
-    live_test(doctor), live_test(no_daemon),
-    live_test(help),   live_test(stopped_daemon),
+    live_test(status),
+    live_test(page),
+    live_test(ptdump),
+    live_test(ptdump_of_many_runs),
+    live_test(audit),
+    live_test(audit_finds_a_stray_page),
+    live_test(trace),
+    live_test(trace_ends_with_its_reader),
+    live_test(doctor),
+    live_test(no_daemon),
+    live_test(help),
+    live_test(stopped_daemon),
+    live_test(stopped_by_any_name),
 };
 
 RIG_MAIN(tests)

@@ -162,6 +162,15 @@ static void test_socket_activation(void **state)
     setenv("LISTEN_FDS", "2", 1);
     assert_int_equal(parse(none), OPTIONS_BAD);
 
+    static const char *const no_numbers[] = {"", "one", "1x", "-1", " 1", "99999999999999999999"};
+    for (size_t i = 0; i < sizeof(no_numbers) / sizeof(no_numbers[0]); i++) {
+        setenv("LISTEN_PID", pid, 1);
+        setenv("LISTEN_FDS", no_numbers[i], 1);
+        assert_int_equal(parse(none), OPTIONS_BAD);
+        assert_non_null(strstr(said_err, "LISTEN_FDS: "));
+        assert_null(getenv("LISTEN_FDS"));
+    }
+
     /* Meant for another process. */
     setenv("LISTEN_PID", "1", 1);
     setenv("LISTEN_FDS", "1", 1);
