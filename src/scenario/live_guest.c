@@ -41,7 +41,12 @@ static int create(struct live_actor *a, const struct sc_world_config *config)
                                          .name = "scenario",
                                          .unshare_mode =
                                              config->unilateral ? FAKEHYP_UNSHARE_UNILATERAL : FAKEHYP_UNSHARE_CONSENT,
-                                         .unprotected = config->unprotected};
+                                         .unprotected = config->unprotected,
+                                         .policy = config->setting.policy,
+                                         .tracker = config->setting.tracker,
+                                         .bugs = config->bugs,
+                                         .abi = config->abi,
+                                         .ask_hyp = config->ask_hyp};
     int rc = fakehyp_vm_create(a->fh, &vm, &a->vm);
     if (!rc)
         rc = fakehyp_gmem_create(a->vm, bytes, config->flags, &a->file[0]);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Which scripts are played, under what, and what they add up to. */
+#include "src/host/variants.h"
 #include "src/scenario/scenario.h"
 
 #include <dirent.h>
@@ -34,9 +35,8 @@ static const char *not_live(const struct sc_play *play)
 {
     if (!play->about.live)
         return play->about.not_live;
-    if (strcmp(play->setting.policy, "D"))
-        return "the daemon's VMs have policy D";
-    return NULL;
+    int policy = variant_find(VARIANT_POLICY, play->setting.policy, NULL, 0);
+    return policy < 0 ? NULL : variant_get(VARIANT_POLICY, (unsigned)policy)->not_live;
 }
 
 static void play_once(struct run *run, const char *path, const struct sc_about *about, const struct sc_setting *setting)
