@@ -137,12 +137,26 @@ static int convert_locked(struct gmem *gmem, uint64_t start, uint64_t end, bool 
     return 0;
 }
 
+/* I7: who fails has changed nothing but mappings, and says where within the range. */
+static void check_failure(struct gmem *gmem, uint64_t start, uint64_t end, int rc, uint64_t changes,
+                          const struct gmem_busy *busy)
+{
+    uint64_t at = busy->error_offset >> HOST_PAGE_SHIFT;
+    if (rc && gmem->attr.changes != changes)
+        host_splat(gmem->host, "I7: guest_memfd %u: a conversion failed with %d and changed attributes", gmem->id, rc);
+    if (rc == -EAGAIN && (!busy->error_offset_valid || at < start || at >= end))
+        host_splat(gmem->host, "I7: guest_memfd %u: EAGAIN at page 0x%llx, asked for [0x%llx, 0x%llx)", gmem->id,
+                   (unsigned long long)at, (unsigned long long)start, (unsigned long long)end);
+}
+
 int gmem_convert(struct gmem *gmem, uint64_t start, uint64_t end, bool to_private, uint64_t flags,
                  struct caller *caller, struct gmem_busy *busy)
 {
     task_lock_exclusive(&gmem->invalidate_lock);
     sched_point("convert:locked");
+    uint64_t changes = gmem->attr.changes;
     int rc = convert_locked(gmem, start, end, to_private, flags, caller, busy);
+    check_failure(gmem, start, end, rc, changes, busy);
     task_unlock_exclusive(&gmem->invalidate_lock);
     if (rc == -ENOMEM) {
         busy->error_offset_valid = true;

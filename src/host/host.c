@@ -90,3 +90,17 @@ bool host_frame_slot(const struct host *host, uint64_t pfn, struct gmem **gmem, 
     *index = f->index;
     return *gmem != NULL;
 }
+
+bool host_next_free_frame(const struct host *host, uint64_t *pfn)
+{
+    const struct frames *fr = &host->frames;
+    for (uint64_t p = *pfn > fr->base ? *pfn : fr->base; p < fr->base + fr->bump; p++) {
+        const struct frame *f = &fr->table[p - fr->base];
+        /* Of a large folio the first frame alone is counted. */
+        if (f->owner || f->flags & FRAME_ORPHAN || fr->table[folio_head(host, p) - fr->base].refcount)
+            continue;
+        *pfn = p;
+        return true;
+    }
+    return false;
+}

@@ -152,6 +152,8 @@ void host_counts(const struct host *host, struct host_counts *out);
 struct vm *host_vm_next(const struct host *host, const struct vm *after);
 struct gmem *host_gmem_next(const struct host *host, const struct gmem *after);
 
+/* A detector's report; of an invariant that is broken it begins with its name: "I9: ...". */
+void host_splat(struct host *host, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* The next report of a detector that nobody was told of yet; NULL: none.  It stays as it is until 16 more have come. */
 const char *host_next_splat(struct host *host);
 
@@ -185,6 +187,8 @@ const char *host_dead(const struct host *host); /* why, or NULL */
 
 /* The guest_memfd page that lives in a frame: false when the frame holds none. */
 bool host_frame_slot(const struct host *host, uint64_t pfn, struct gmem **gmem, uint64_t *index);
+/* The first frame from *pfn on that was in use and is free: false when there is none. */
+bool host_next_free_frame(const struct host *host, uint64_t *pfn);
 
 /* ---- guest_memfd --------------------------------------------------------------------------------------------------
  */

@@ -328,7 +328,6 @@ int gmem_convert(struct gmem *gmem, uint64_t start, uint64_t end, bool to_privat
 void folio_untype(struct host *host, uint64_t pfn);
 
 /* ---- splat.c ---- */
-void host_splat(struct host *host, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* A lock that sleeps is about to be taken. */
 void host_might_sleep(struct host *host, const char *what);
 enum host_lock { HOST_LOCK_MMAP, HOST_LOCK_INVALIDATE, HOST_LOCK_COUNT };

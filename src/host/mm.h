@@ -98,6 +98,8 @@ enum tlb_mode {
 void host_set_tlb_mode(struct host *host, enum tlb_mode mode);
 /* Does a CPU still translate to this frame, whatever the page tables say? */
 bool host_tlb_has(const struct host *host, unsigned cpu, uint64_t pfn);
+/* The n-th place of all the TLBs, pfn 0 if it is empty: false past the last. */
+bool host_tlb_entry(const struct host *host, unsigned n, unsigned *cpu, uint64_t *pfn);
 
 /* ---- per-CPU LRU batches
  * --------------------------------------------------------------------------------------------- */

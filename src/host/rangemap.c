@@ -123,6 +123,7 @@ static void remove_node(struct rangemap *map, struct range_node *n)
 void rangemap_set(struct rangemap *map, uint64_t start, uint64_t end, uint64_t value)
 {
     assert(start < end && end <= map->size);
+    map->changes++;
     if (end < map->size)
         split(map, end);
     struct range_node *first = split(map, start);

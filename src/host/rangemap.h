@@ -23,6 +23,7 @@ struct rangemap {
     struct range_tree tree;
     uint64_t size;
     size_t nr_ranges;
+    uint64_t changes;            /* calls of rangemap_set() */
     struct range_node *spare[2]; /* from reserve() */
 };
 

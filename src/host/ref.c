@@ -265,6 +265,7 @@ unsigned gmem_holders(const struct gmem *gmem, uint64_t index, struct holder_inf
         if (nr < max) {
             holder_fill(&out[nr], ref->kind, &ref->tag, ref->label);
             out[nr].index = first;
+            out[nr].pages = pages;
             out[nr].count = (uint32_t)pages * (ref_kinds[ref->kind].pin ? unit : 1);
         }
         nr++;

@@ -72,8 +72,8 @@ struct holder_info {
     char what[48]; /* its label; of a PTE the process */
     char kind[32];
     enum ref_kind ref;
-    uint64_t index;
-    uint32_t count; /* what it adds to the refcount */
+    uint64_t index, pages; /* of the folio that it holds */
+    uint32_t count;        /* what it adds to the refcount */
     uint32_t pid;
     uint64_t since_ns; /* stage time */
     uint64_t task;     /* that took it */

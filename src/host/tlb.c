@@ -56,6 +56,15 @@ bool host_tlb_has(const struct host *host, unsigned cpu, uint64_t pfn)
     return false;
 }
 
+bool host_tlb_entry(const struct host *host, unsigned n, unsigned *cpu, uint64_t *pfn)
+{
+    *cpu = n / TLB_ENTRIES;
+    if (*cpu >= HOST_CPUS)
+        return false;
+    *pfn = host->cpus[*cpu].tlb[n % TLB_ENTRIES].pfn;
+    return true;
+}
+
 /* The CPU takes the IPI when it has its IRQs on again; a TLBI it does not even notice. */
 static void wait_for_cpu(const struct host *host, struct host_cpu *cpu)
 {

@@ -1,20 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Every table against every other. */
-#include "src/machine/internal.h"
+#include "src/machine/audit.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
 
-struct audit {
-    struct machine *m;
-    void (*report)(void *ctx, const char *text);
-    void *ctx;
-    unsigned problems;
-    uint64_t pages;
-};
-
-static void problem(struct audit *a, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void problem(struct audit *a, const char *format, ...)
+void audit_problem(struct audit *a, const char *format, ...)
 {
     char text[300];
     va_list args;
@@ -28,7 +19,7 @@ static void problem(struct audit *a, const char *format, ...)
 static void el2_report(void *ctx, const char *text)
 {
     struct audit *a = ctx;
-    problem(a, "EL2: %s", text);
+    audit_problem(a, "EL2: %s", text);
 }
 
 /* Pages of a range that are looked at before others may run. */
@@ -42,14 +33,14 @@ static void check_folio(struct audit *a, const struct gmem *g, uint64_t index)
     gmem_page_report(g, index, &page);
     gmem_holders_sum(g, index, &sum);
     if (page.refcount != sum.refs)
-        problem(a, "I6: guest_memfd %u page 0x%" PRIx64 ": refcount %u, its holders add up to %" PRIu64, gmem_id(g),
-                index, page.refcount, sum.refs);
+        audit_problem(a, "I6: guest_memfd %u page 0x%" PRIx64 ": refcount %u, its holders add up to %" PRIu64,
+                      gmem_id(g), index, page.refcount, sum.refs);
     if (page.mapcount != sum.maps)
-        problem(a, "I6: guest_memfd %u page 0x%" PRIx64 ": mapcount %u, PTEs of it there are %" PRIu64, gmem_id(g),
-                index, page.mapcount, sum.maps);
+        audit_problem(a, "I6: guest_memfd %u page 0x%" PRIx64 ": mapcount %u, PTEs of it there are %" PRIu64,
+                      gmem_id(g), index, page.mapcount, sum.maps);
     if (page.order && page.pincount != sum.pins)
-        problem(a, "I6: guest_memfd %u page 0x%" PRIx64 ": pincount %u, pinned by %" PRIu64, gmem_id(g), index,
-                page.pincount, sum.pins);
+        audit_problem(a, "I6: guest_memfd %u page 0x%" PRIx64 ": pincount %u, pinned by %" PRIu64, gmem_id(g), index,
+                      page.pincount, sum.pins);
 }
 
 static void check_side(struct audit *a, struct mfile_state *f, uint64_t start, uint64_t end, bool attr, bool side)
@@ -57,14 +48,15 @@ static void check_side(struct audit *a, struct mfile_state *f, uint64_t start, u
     const struct gmem *g = f->file.gmem;
 
     if (attr && !side)
-        problem(a,
-                "guest_memfd %u pages [0x%" PRIx64 ", 0x%" PRIx64 ") are private, their bytes within the host's reach",
-                gmem_id(g), start, end);
+        audit_problem(
+            a, "guest_memfd %u pages [0x%" PRIx64 ", 0x%" PRIx64 ") are private, their bytes within the host's reach",
+            gmem_id(g), start, end);
     /* Legal only where stage 2 refuses the host, page by page. */
     for (uint64_t i = start; !attr && side && i < end; i++)
         if (mmu_host_reaches(&f->file, i)) {
-            problem(a, "guest_memfd %u page 0x%" PRIx64 " is shared and allowed by stage 2, its bytes out of reach",
-                    gmem_id(g), i);
+            audit_problem(a,
+                          "guest_memfd %u page 0x%" PRIx64 " is shared and allowed by stage 2, its bytes out of reach",
+                          gmem_id(g), i);
             break;
         }
 }
@@ -77,11 +69,13 @@ static void check_frame(struct audit *a, struct mfile_state *f, uint64_t index, 
 
     a->pages++;
     if (!host_frame_slot(a->m->host, pfn, &owner, &back) || owner != g || back != index)
-        problem(a, "guest_memfd %u page 0x%" PRIx64 ": frame 0x%" PRIx64 " does not know it", gmem_id(g), index, pfn);
+        audit_problem(a, "guest_memfd %u page 0x%" PRIx64 ": frame 0x%" PRIx64 " does not know it", gmem_id(g), index,
+                      pfn);
     if (!gmem_is_private(g, index) && !mmu_side(&f->file, index).private && !mmu_host_reaches(&f->file, index))
-        problem(a, "guest_memfd %u page 0x%" PRIx64 ": stage 2 refuses the host, its bytes within its reach",
-                gmem_id(g), index);
+        audit_problem(a, "guest_memfd %u page 0x%" PRIx64 ": stage 2 refuses the host, its bytes within its reach",
+                      gmem_id(g), index);
     check_folio(a, g, index);
+    invariant_page(a, g, index, pfn);
 }
 
 /*
@@ -93,6 +87,7 @@ static void check_file(struct audit *a, struct mfile_state *f)
     const struct gmem *g = f->file.gmem;
     uint64_t nr = f->file.nr_pages, index, pfn;
 
+    invariant_ranges(a, g);
     for (uint64_t at = 0; at < nr && !f->lock.writer; sched_relax_due()) {
         struct gmem_range attr = gmem_attr_range(g, at), side = mmu_side(&f->file, at);
         uint64_t past = attr.end < side.end ? attr.end : side.end;
@@ -119,43 +114,22 @@ static void check_files(struct audit *a)
     }
 }
 
-void machine_violation(struct machine *m, const char *format, ...)
-{
-    va_list args;
-    if (m->violations.nr < sizeof(m->violations.text) / sizeof(m->violations.text[0])) {
-        va_start(args, format);
-        vsnprintf(m->violations.text[m->violations.nr], sizeof(m->violations.text[0]), format, args);
-        va_end(args);
-    }
-    m->violations.nr++;
-}
-
-static void report_violations(struct audit *a)
-{
-    struct machine *m = a->m;
-    uint64_t nr = m->violations.nr;
-    m->violations.nr = 0;
-    for (uint64_t i = 0; i < nr && i < sizeof(m->violations.text) / sizeof(m->violations.text[0]); i++)
-        problem(a, "%s", m->violations.text[i]);
-    if (nr > sizeof(m->violations.text) / sizeof(m->violations.text[0]))
-        problem(a, "%" PRIu64 " violations since the last audit: the first are told", nr);
-}
-
 unsigned machine_audit(struct machine *m, void (*report)(void *ctx, const char *text), void *ctx,
                        uint64_t *pages_checked)
 {
     struct audit a = {.m = m, .report = report, .ctx = ctx};
     if (m->panicked)
-        problem(&a, "%s", m->panic_text);
+        audit_problem(&a, "%s", m->panic_text);
     else
         hyp_check(m->hyp, el2_report, &a);
     uint64_t diverged = oracle_look(m, el2_report, &a);
     if (diverged)
-        problem(&a, "the oracle saw %" PRIu64 " divergences: the log tells of each", diverged);
+        audit_problem(&a, "the oracle saw %" PRIu64 " divergences: the log tells of each", diverged);
     for (const char *splat; (splat = host_next_splat(m->host));)
-        problem(&a, "%s", splat);
+        audit_problem(&a, "%s", splat);
     check_files(&a);
-    report_violations(&a);
+    invariant_tlbs(&a);
+    invariant_free_frames(&a);
     if (pages_checked)
         *pages_checked = a.pages;
     return a.problems;

@@ -63,10 +63,6 @@ struct machine {
     struct inval *invals;
     size_t nr_invals, cap_invals;
     bool inval_everything; /* the queue could not grow */
-    struct {
-        uint64_t nr;
-        char text[4][200];
-    } violations; /* since the last audit */
     bool panicked;
     char panic_text[200];
     jmp_buf panic_jump;

@@ -67,12 +67,6 @@ struct host_access {
 /* (task) Stage 2 does not translate the access: EL2 maps the page, or injects an abort that EL1 answers. */
 enum host_abort_end machine_host_abort(struct machine *machine, const struct host_access *access);
 
-/*
- * Something that must never happen has happened, "I9: ...": the next audit reports it.  What is seen between two
- * audits beyond the first few is only counted.
- */
-void machine_violation(struct machine *machine, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
 /* ---- the MMU --------------------------------------------------------------------------------------------------- */
 
 /* A walk as the hardware does it, over the real descriptors. */
