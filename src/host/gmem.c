@@ -158,6 +158,11 @@ void *gmem_file(const struct gmem *gmem)
     return gmem->file;
 }
 
+enum gmem_policy_id gmem_policy_id(const struct gmem *gmem)
+{
+    return gmem->config.policy;
+}
+
 uint64_t gmem_vm_id(const struct gmem *gmem)
 {
     return gmem->vm_id;

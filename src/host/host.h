@@ -215,6 +215,7 @@ uint64_t gmem_pages(const struct gmem *gmem);
 uint64_t gmem_flags(const struct gmem *gmem);
 void *gmem_file(const struct gmem *gmem); /* the machine's, from file_create */
 uint64_t gmem_vm_id(const struct gmem *gmem);
+enum gmem_policy_id gmem_policy_id(const struct gmem *gmem);
 
 struct gmem_range {
     uint64_t start, end; /* pages */

@@ -26,6 +26,12 @@ static const char *hyp_state(const struct machine *m, uint64_t pfn)
 /* ---- I1 and 7.3 -----------------------------------------------------------------------------------------------------
  */
 
+/* Policy E leaves mappings where they are, and trusts stage 2 alone: it is not I1's for PTEs. */
+static bool mappings_stay(const struct gmem *g)
+{
+    return gmem_policy_id(g) == GMEM_POLICY_EXCLUSIVE;
+}
+
 /* Of (attribute, hypervisor, host reachability) the host's reach of a PRIVATE page is the one that is never legal. */
 static void reached(struct audit *a, const struct gmem *g, uint64_t index, uint64_t pfn, const char *who,
                     const char *how)
@@ -40,13 +46,15 @@ static void check_reach(struct audit *a, const struct gmem *g, uint64_t index, u
     struct holder_info holders[16];
 
     gmem_page_report(g, index, &page);
-    if (!page.private || page.refcount == UINT64_C(1) << page.order)
+    if (!page.private || page.none || page.refcount == UINT64_C(1) << page.order)
         return;
     unsigned nr = gmem_holders(g, index, holders, 16);
     for (unsigned i = 0; i < nr && i < 16; i++) {
         const struct holder_info *h = &holders[i];
         /* Of a large folio another page may be meant. */
-        if (ref_kinds[h->ref].touches && index - h->index < h->pages)
+        if (!ref_kinds[h->ref].touches || index - h->index >= h->pages)
+            continue;
+        if (h->ref != REF_PTE || !mappings_stay(g))
             reached(a, g, index, pfn, h->what, h->kind);
     }
 }
@@ -60,7 +68,7 @@ void invariant_tlbs(struct audit *a)
     char who[16];
 
     for (unsigned n = 0; host_tlb_entry(a->m->host, n, &cpu, &pfn); n++) {
-        if (!pfn || !host_frame_slot(a->m->host, pfn, &g, &index) || !gmem_is_private(g, index))
+        if (!pfn || !host_frame_slot(a->m->host, pfn, &g, &index) || !gmem_is_private(g, index) || mappings_stay(g))
             continue;
         snprintf(who, sizeof(who), "CPU %u", cpu);
         reached(a, g, index, pfn, who, "a TLB entry");
@@ -124,7 +132,7 @@ void invariant_free_frames(struct audit *a)
 void invariant_ranges(struct audit *a, const struct gmem *g)
 {
     uint64_t nr = gmem_pages(g);
-    bool before = false;
+    struct gmem_range before = {.end = 0};
 
     for (uint64_t at = 0; at < nr;) {
         struct gmem_range r = gmem_attr_range(g, at);
@@ -133,10 +141,10 @@ void invariant_ranges(struct audit *a, const struct gmem *g)
                           gmem_id(g), r.start, r.end, at);
             return;
         }
-        if (at && r.private == before)
+        if (at && r.private == before.private && r.none == before.none)
             audit_problem(a, "I5: guest_memfd %u: two ranges meet at page 0x%" PRIx64 " that should be one", gmem_id(g),
                           at);
-        before = r.private;
+        before = r;
         at = r.end;
     }
 }

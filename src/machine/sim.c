@@ -318,8 +318,8 @@ static void phys_access(struct sim *sim, const struct phys *a)
     const struct sim_page *p = page_at(file, index);
     if (!a->from && !in_host && p && p->secret)
         host_splat(machine_host(sim->machine),
-                       "I9: %s read what the guest wrote into private memory: guest_memfd %u page 0x%llx", a->who,
-                       file->id, (unsigned long long)index);
+                   "I9: %s read what the guest wrote into private memory: guest_memfd %u page 0x%llx", a->who, file->id,
+                   (unsigned long long)index);
     if (a->from)
         sim_write(sim, file, in_host, index * PAGE + a->offset, a->from, a->length);
     else

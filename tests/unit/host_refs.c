@@ -305,9 +305,9 @@ static void gup_loses(struct simworld *w, enum ref_kind kind)
     struct gup_job job = {.page = 8, .kind = kind};
     gup_until(w, &job, "gup:pte-read");
     sw_must(sw_convert(w, 8, 1, true), 0);
+    struct task *gup = w->stopped;
     sw_stop_at(w, "gup:grabbed");
-    task_resume(w->stopped);
-    w->stopped = NULL;
+    task_resume(gup);
     sw_settle(w);
     /* For a moment there is a reference to a private page; nobody touches its bytes by it. */
     assert_non_null(w->stopped);
