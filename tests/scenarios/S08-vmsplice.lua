@@ -19,6 +19,7 @@ function play()
   w.vmm:convert(5, 1, PRIVATE)
     :expect { A = "0", B = "EBUSY", C = "NONE_SHARED", D = "EAGAIN@5" }
     :holder { B = "vmsplice", D = "vmsplice" }
+    :violates { A = "I1" }
 
   if policy == "A" then
     admitted(w, pipe)
