@@ -285,7 +285,6 @@ static int run_daemon(struct daemon *daemon)
     run(daemon, background);
     int status = finish(daemon);
     pidfile_remove(&daemon->pidfile);
-    log_close();
     return status;
 }
 

@@ -58,13 +58,6 @@ int log_open(enum log_level level, const char *path)
     return 0;
 }
 
-void log_close(void)
-{
-    if (log_fd != STDERR_FILENO)
-        close(log_fd);
-    log_fd = STDERR_FILENO;
-}
-
 /* Where there is no journal to add the time, a file needs it. */
 static size_t prefix(enum log_level level, char *buf, size_t size)
 {

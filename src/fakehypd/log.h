@@ -9,9 +9,11 @@ enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_D
 /* The level of that name, or -1. */
 int log_level_of(const char *name);
 
-/* Lines go to stderr, or are appended to `path`.  0 or -errno. */
+/*
+ * Lines go to stderr, or are appended to `path`, which stays open to the end: the thread of --seccomp=log may still have
+ * something to say.  0 or -errno.
+ */
 int log_open(enum log_level level, const char *path);
-void log_close(void);
 
 /* What a user can do about that error, to be put after its text; "" when it says so itself. */
 const char *log_remedy(int rc);
