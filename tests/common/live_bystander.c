@@ -11,11 +11,13 @@
 
 #define MAX_ROUNDS 50000u
 #define MIN_ROUNDS 60u
+/* Of each half of a pair. */
+#define PAIR_ROUNDS 25u
 #define HANG_S 10u
 /* What a daemon may keep of the memory that it once needed: task stacks and the allocator's. */
 #define RSS_SLACK_KIB UINT64_C(24576)
 
-enum phase { BEFORE, DURING, NR_PHASES, END = NR_PHASES };
+enum phase { BEFORE, DURING, AFTER, NR_PHASES, END = NR_PHASES };
 
 struct bystander_page {
     _Atomic int phase;
@@ -91,15 +93,15 @@ static uint64_t daemon_rss_kib(void)
     return kib;
 }
 
-static void await_rounds(const struct bystander *b, enum phase phase)
+static void await_rounds(const struct bystander *b, enum phase phase, unsigned nr)
 {
-    for (unsigned i = 0; i < 20000 && atomic_load(&b->shared->rounds[phase]) < MIN_ROUNDS; i++) {
+    for (unsigned i = 0; i < 20000 && atomic_load(&b->shared->rounds[phase]) < nr; i++) {
         int status;
         if (rig_wait_child(b->pid, 0, &status))
             fail_msg("the innocent client ended, wait status 0x%x", (unsigned)status);
         rig_sleep_ms(1);
     }
-    assert_true(atomic_load(&b->shared->rounds[phase]) >= MIN_ROUNDS);
+    assert_true(atomic_load(&b->shared->rounds[phase]) >= nr);
 }
 
 void bystander_begin(struct bystander *b)
@@ -108,6 +110,7 @@ void bystander_begin(struct bystander *b)
     assert_ptr_not_equal(b->shared, MAP_FAILED);
     b->rss_kib = daemon_rss_kib();
     b->fds = rig_count("fds");
+    b->nr_pairs = 0;
     fflush(stdout);
     b->pid = fork();
     if (b->pid == 0) {
@@ -115,7 +118,7 @@ void bystander_begin(struct bystander *b)
         innocent_main(b->shared);
     }
     assert_true(b->pid > 0);
-    await_rounds(b, BEFORE);
+    await_rounds(b, BEFORE, MIN_ROUNDS);
 }
 
 void bystander_during(struct bystander *b)
@@ -127,6 +130,41 @@ static int compare(const void *a, const void *b)
 {
     uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
     return x < y ? -1 : x > y;
+}
+
+static int compare_ratios(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* The median of so many rounds from now on. */
+static uint32_t next_rounds(struct bystander *b, enum phase phase)
+{
+    uint32_t ns[PAIR_ROUNDS];
+    unsigned first = atomic_load(&b->shared->rounds[phase]);
+
+    atomic_store(&b->shared->phase, phase);
+    assert_true(first + PAIR_ROUNDS <= MAX_ROUNDS);
+    await_rounds(b, phase, first + PAIR_ROUNDS);
+    memcpy(ns, b->shared->ns[phase] + first, sizeof(ns));
+    qsort(ns, PAIR_ROUNDS, sizeof(ns[0]), compare);
+    return ns[PAIR_ROUNDS / 2];
+}
+
+void bystander_pairs(struct bystander *b, unsigned nr, void (*set)(void *arg, bool disturbs), void *arg)
+{
+    assert_true(nr > 0 && nr <= BYSTANDER_PAIRS);
+    for (unsigned i = 0; i < nr; i++) {
+        set(arg, false);
+        uint32_t alone = next_rounds(b, BEFORE);
+        set(arg, true);
+        b->ratio[i] = (double)next_rounds(b, DURING) / alone;
+    }
+    atomic_store(&b->shared->phase, AFTER);
+    set(arg, false);
+    qsort(b->ratio, nr, sizeof(b->ratio[0]), compare_ratios);
+    b->nr_pairs = nr;
 }
 
 /* Microseconds: the median, and the longest. */
@@ -155,7 +193,7 @@ void bystander_check_daemon(const struct bystander *b, const char *what)
     rig_note("%s: fakehypd's VmRSS %" PRIu64 " KiB before, %" PRIu64 " after; descriptors %" PRId64 " and %" PRId64,
              what, b->rss_kib, kib, b->fds, fds);
     assert_true(fds <= b->fds);
-#ifndef __SANITIZE_ADDRESS__ /* which keeps what was freed */
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* which keep what was freed */
     assert_true(kib <= b->rss_kib + RSS_SLACK_KIB);
 #endif
 }
@@ -164,15 +202,22 @@ void bystander_end(struct bystander *b, const char *what, const char *logged)
 {
     double before, during, most_before, most_during;
 
-    await_rounds(b, DURING);
+    await_rounds(b, DURING, MIN_ROUNDS);
     atomic_store(&b->shared->phase, END);
     rig_child_ok(b->pid);
     before = sorted(b->shared, BEFORE, &most_before);
     during = sorted(b->shared, DURING, &most_during);
-    rig_note(
-        "beside %s: round trip %.0f us before, %.0f us during: ratio %.2fx (2.0x allowed); longest %.0f and %.0f us; "
-        "%u rounds",
-        what, before, during, during / before, most_before, most_during, atomic_load(&b->shared->rounds[DURING]));
+    if (b->nr_pairs)
+        rig_note(
+            "beside %s: round trip %.0f us alone, %.0f us beside: ratio %.2fx (2.0x allowed), the median of %u pairs "
+            "from %.2f to %.2f; longest %.0f and %.0f us",
+            what, before, during, b->ratio[b->nr_pairs / 2], b->nr_pairs, b->ratio[0], b->ratio[b->nr_pairs - 1],
+            most_before, most_during);
+    else
+        rig_note(
+            "beside %s: round trip %.0f us before, %.0f us during: ratio %.2fx, of which the CPUs are a part; longest "
+            "%.0f and %.0f us; %u rounds",
+            what, before, during, during / before, most_before, most_during, atomic_load(&b->shared->rounds[DURING]));
     munmap(b->shared, sizeof(*b->shared));
     if (logged)
         assert_true(rig_logs_within(logged, 10000));

@@ -8,6 +8,8 @@
 
 #include "tests/common/live_file.h"
 
+#define BYSTANDER_PAIRS 11u
+
 struct bystander_page;
 
 struct bystander {
@@ -15,12 +17,20 @@ struct bystander {
     pid_t pid;
     uint64_t rss_kib;
     int64_t fds;
+    unsigned nr_pairs;
+    double ratio[BYSTANDER_PAIRS];
 };
 
 /* Starts it, and returns when its undisturbed round trips are known. */
 void bystander_begin(struct bystander *b);
 /* From now on it is disturbed. */
 void bystander_during(struct bystander *b);
+/*
+ * Or it is disturbed and left alone by turns (`nr`, at most BYSTANDER_PAIRS), so that whatever else the machine is at
+ * falls upon both: `nr` pairs of some rounds while set(arg, false) has returned last, and some while set(arg, true)
+ * has.  Then the median of the pairs' ratios is what bystander_end() prints.
+ */
+void bystander_pairs(struct bystander *b, unsigned nr, void (*set)(void *arg, bool disturbs), void *arg);
 /* Ends it and prints how it fared beside `what`; the daemon's log must have the text (NULL: nothing is to be told). */
 void bystander_end(struct bystander *b, const char *what, const char *logged);
 /* When that is gone, too: the daemon's memory and descriptors are what they were before bystander_begin(). */

@@ -19,7 +19,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define MISCHIEF_NS UINT64_C(300000000)
+/* Not a load, but a nuisance: so often. */
+#define MISCHIEF_MS 5
+#define UNREAD_REQUESTS 500u
 #define MANY_REQUESTS 10000u
 #define PATIENCE_MS 10000
 
@@ -94,6 +96,23 @@ static int greeted(void)
 }
 
 /* ---- mischief: once each ----------------------------------------------------------------------------------------- */
+
+/* As long as the daemon would keep it: it is dropped when it is followed by the next. */
+static void reads_late(void)
+{
+    static int last = -1;
+    Fakehyp__Request request;
+    Fakehyp__Query query;
+    int sock = greeted();
+
+    fill_query(&request, &query);
+    for (request.id = 2; request.id < UNREAD_REQUESTS; request.id++)
+        if (chan_send_request(sock, &request, NULL, 0, 0))
+            _exit(19);
+    if (last >= 0)
+        close(last);
+    last = sock;
+}
 
 static void never_reads(void)
 {
@@ -214,31 +233,75 @@ static void many_requests(void)
 
 /* ---- and who is beside ------------------------------------------------------------------------------------------- */
 
+struct rogue {
+    pid_t pid;
+    int sock;
+};
+
+/* Again and again while it is told to ("d"); what it is told it answers when it is at rest. */
+static _Noreturn void rogue_main(int sock, void (*mischief)(void))
+{
+    struct pollfd pfd = {.fd = sock, .events = POLLIN};
+    char told = 'a';
+
+    for (;;) {
+        int n = poll(&pfd, 1, told == 'd' ? MISCHIEF_MS : -1);
+        if (n > 0 && read(sock, &told, 1) != 1)
+            _exit(0);
+        if (n > 0 && write(sock, &told, 1) != 1)
+            _exit(18);
+        if (told == 'd')
+            mischief();
+    }
+}
+
+static void set_rogue(void *arg, bool disturbs)
+{
+    const struct rogue *rogue = arg;
+    char told = disturbs ? 'd' : 'a', answer = '?';
+
+    assert_int_equal(write(rogue->sock, &told, 1), 1);
+    assert_int_equal(read(rogue->sock, &answer, 1), 1);
+    assert_int_equal(answer, told);
+}
+
+static void rogue_start(struct rogue *rogue, void (*mischief)(void))
+{
+    rogue->pid = rig_fork_with_socket(&rogue->sock);
+    if (rogue->pid == 0)
+        rogue_main(rogue->sock, mischief);
+    assert_true(rogue->pid > 0);
+}
+
+static void rogue_end(const struct rogue *rogue)
+{
+    close(rogue->sock);
+    rig_child_ok(rogue->pid);
+}
+
 static void beside(const char *what, void (*mischief)(void), const char *logged)
 {
     struct bystander by;
+    struct rogue rogue;
 
     bystander_begin(&by);
-    bystander_during(&by);
-    fflush(stdout);
-    pid_t pid = fork();
-    if (pid == 0) {
-        rig_child();
-        uint64_t end = rig_now_ns() + MISCHIEF_NS;
-        do
-            mischief();
-        while (rig_now_ns() < end);
-        _exit(0);
-    }
-    rig_child_ok(pid);
+    rogue_start(&rogue, mischief);
+    bystander_pairs(&by, BYSTANDER_PAIRS, set_rogue, &rogue);
+    rogue_end(&rogue);
     bystander_end(&by, what, logged);
     bystander_check_daemon(&by, what);
 }
 
 static void client_that_never_reads(void **state)
 {
+    struct rogue rogue;
+
     (void)state;
-    beside("a client that never reads", never_reads, "it does not read what is sent to it");
+    beside("a client with 500 answers unread", reads_late, NULL);
+    rogue_start(&rogue, never_reads);
+    set_rogue(&rogue, true);
+    rogue_end(&rogue);
+    assert_true(rig_logs_within("it does not read what is sent to it", PATIENCE_MS));
 }
 
 static void client_of_garbage(void **state)

@@ -20,6 +20,8 @@
 #define BYTES (RANGES * RANGE)
 /* FAKEHYP_STOPPED_COUNT: another number.  1,300 requests are what a socket and the daemon's queue have room for. */
 #define CONVERSIONS 160u
+/* In each of them the daemon waits for an agent until it takes it for stopped. */
+#define PAIRS 3u
 
 /* Imports the file that it is sent and maps it; then it tells of each page that it is asked for: 'o' or 'r'. */
 static _Noreturn void viewer(int sock)
@@ -65,6 +67,18 @@ static char look(int sock, uint64_t page)
     return answer;
 }
 
+/* One that goes on is told what it has missed, and does it, behind our back. */
+static char look_until(int sock, uint64_t page, char wanted)
+{
+    char answer = look(sock, page);
+
+    for (unsigned i = 0; i < 2000 && answer != wanted; i++) {
+        rig_sleep_ms(5);
+        answer = look(sock, page);
+    }
+    return answer;
+}
+
 /* The state of each range after n conversions, of which the i-th is of range i % RANGES. */
 static bool is_private(unsigned range, unsigned n)
 {
@@ -78,6 +92,13 @@ static void convert_many(struct file *f, unsigned n)
         must(fakehyp_convert(f->gmem, i % RANGES * RANGE, RANGE, i / RANGES % 2 ? FAKEHYP_SHARED : FAKEHYP_PRIVATE,
                              NULL));
 }
+
+struct viewing {
+    struct file *f;
+    pid_t pid;
+    int sock;
+    bool debugger, stopped;
+};
 
 static void stop_by_signal(pid_t pid)
 {
@@ -105,9 +126,27 @@ static void go_on(pid_t pid, bool debugger)
         assert_int_equal(kill(pid, SIGCONT), 0);
 }
 
+/* Stopped, and with a request that it does not answer; or as any other, with nothing left to answer. */
+static void set_viewing(void *arg, bool disturbs)
+{
+    struct viewing *v = arg;
+
+    if (disturbs == v->stopped)
+        return;
+    if (disturbs)
+        (v->debugger ? stop_by_debugger : stop_by_signal)(v->pid);
+    else
+        go_on(v->pid, v->debugger);
+    v->stopped = disturbs;
+    must(fakehyp_convert(v->f->gmem, 0, RANGE, disturbs ? FAKEHYP_PRIVATE : FAKEHYP_SHARED, NULL));
+    if (!disturbs)
+        assert_int_equal(look_until(v->sock, 0, 'o'), 'o');
+}
+
 /* More requests than any queue has room for; then all of them have their effect, and only their last one. */
 static void missed(void **state, bool debugger)
 {
+    struct viewing v = {.debugger = debugger};
     struct bystander by;
     char told[96];
     struct file f;
@@ -117,10 +156,13 @@ static void missed(void **state, bool debugger)
     bystander_begin(&by);
     const char *what = debugger ? "a client in a debugger" : "a stopped client";
     pid_t pid = start_viewer(&f, &sock);
+    v.f = &f;
+    v.pid = pid;
+    v.sock = sock;
+    bystander_pairs(&by, PAIRS, set_viewing, &v);
     (debugger ? stop_by_debugger : stop_by_signal)(pid);
     /* Of the first two ranges each ends as private, the others as shared. */
     unsigned n = (unsigned)rig_env("FAKEHYP_STOPPED_COUNT", CONVERSIONS) / (2 * RANGES) * (2 * RANGES) + RANGES / 2;
-    bystander_during(&by);
     convert_many(&f, n);
     bystander_end(&by, what, "(stopped?)");
     assert_false(rig_logged("lives without its agent"));
@@ -129,7 +171,8 @@ static void missed(void **state, bool debugger)
     assert_true(rig_logs_within(told, 10000));
     for (unsigned i = 0; i < RANGES; i++)
         for (unsigned page = 0; page < 3; page++)
-            assert_int_equal(look(sock, (i * RANGE) / PAGE + page * 200), is_private(i, n) ? 'r' : 'o');
+            assert_int_equal(look_until(sock, (i * RANGE) / PAGE + page * 200, is_private(i, n) ? 'r' : 'o'),
+                             is_private(i, n) ? 'r' : 'o');
     /* What the kernel says of its registrations is what the daemon believes. */
     rig_audit(f.fh);
     /* From now on it is told as any other. */
