@@ -168,6 +168,11 @@ uint64_t gmem_vm_id(const struct gmem *gmem)
     return gmem->vm_id;
 }
 
+const struct vm_config *gmem_vm_config(const struct gmem *gmem)
+{
+    return &gmem->config;
+}
+
 void gmem_stats(const struct gmem *gmem, struct gmem_stats *out)
 {
     *out = (struct gmem_stats){.allocated = gmem->nr_cached};

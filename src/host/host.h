@@ -215,6 +215,8 @@ uint64_t gmem_pages(const struct gmem *gmem);
 uint64_t gmem_flags(const struct gmem *gmem);
 void *gmem_file(const struct gmem *gmem); /* the machine's, from file_create */
 uint64_t gmem_vm_id(const struct gmem *gmem);
+/* What was chosen for the VM that created it. */
+const struct vm_config *gmem_vm_config(const struct gmem *gmem);
 enum gmem_policy_id gmem_policy_id(const struct gmem *gmem);
 
 struct gmem_range {

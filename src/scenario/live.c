@@ -432,6 +432,7 @@ static void *live_world_new(const struct sc_world_config *config, char *why, siz
         return NULL;
     }
     w->daemon = &daemon_;
+    daemon_.worlds++;
     w->config = *config;
     w->file_fd = -1;
     int vmm = live_add_peer(w, "vmm", &v);
@@ -507,8 +508,13 @@ static void live_world_free(void *world, sc_report_fn *report, void *ctx)
         reap(&w->peer[i]);
     if (w->file_fd >= 0)
         close(w->file_fd);
-    look_for_leaks(w, report, ctx);
+    /* The daemon counts for all worlds together. */
+    if (--w->daemon->worlds == 0)
+        look_for_leaks(w, report, ctx);
+    /* A host that has died, or a table that is wrong, is not the next scenario's. */
     live_audit(w, report, ctx);
+    if (w->daemon->spoilt && !w->daemon->worlds)
+        live_daemon_stop(w->daemon);
     free(w);
 }
 
@@ -526,7 +532,11 @@ static void live_audit(void *world, sc_report_fn *report, void *ctx)
         report(ctx, "no answer of the daemon");
         live_daemon_log(w->daemon, report, ctx);
     }
-    json_array_foreach(json_object_get(answer, "problems"), i, problem) report(ctx, json_string_value(problem));
+    json_array_foreach(json_object_get(answer, "problems"), i, problem)
+    {
+        report(ctx, json_string_value(problem));
+        w->daemon->spoilt = true;
+    }
     json_decref(answer);
 }
 

@@ -138,7 +138,9 @@ uint8_t *live_address(struct live_actor *a, int64_t page, int64_t view, struct s
 /* ---- in the runner ---------------------------------------------------------------------------------------------- */
 
 struct live_daemon {
-    pid_t pid; /* 0: not running */
+    pid_t pid;       /* 0: not running */
+    unsigned worlds; /* that are open */
+    bool spoilt;     /* its audit has found something */
     int points, log;
     char socket[32];
     struct fakehyp *observer;

@@ -148,6 +148,7 @@ void live_daemon_stop(struct live_daemon *d)
         }
     }
     d->pid = 0;
+    d->spoilt = false;
     if (d->points >= 0)
         close(d->points);
     if (d->log >= 0)

@@ -271,3 +271,14 @@ void live_VM_destroy(struct live_actor *a, const struct sc_call *c, struct sc_ve
     a->vm = NULL;
     a->nr_vcpus = 0;
 }
+
+void live_VM_set_attributes(struct live_actor *a, const struct sc_call *c, struct sc_verdict *v)
+{
+    if (!a->vm) {
+        sc_broken(v, "the VM is destroyed");
+        return;
+    }
+    int rc = fakehyp_set_memory_attributes(a->vm, (uint64_t)c->arg[0].n * SC_PAGE, (uint64_t)c->arg[1].n * SC_PAGE,
+                                           (uint64_t)c->arg[2].n);
+    live_convert_verdict(v, rc, UINT64_MAX);
+}

@@ -273,3 +273,18 @@ void sim_VM_destroy(struct sc_sim *w, const struct sc_call *c, struct sc_verdict
     else
         sim_vm_join(w, c->self);
 }
+
+void sim_VM_set_attributes(struct sc_sim *w, const struct sc_call *c, struct sc_verdict *v)
+{
+    struct sim_process *vmm = &w->process[0];
+    struct gmem_busy busy = {.nr_holders = 0};
+
+    if (!w->vm[c->self].vm) {
+        sc_broken(v, "the VM is destroyed");
+        return;
+    }
+    vmm->caller.message[0] = '\0';
+    int rc = vm_set_attributes(w->vm[c->self].vm, (uint64_t)c->arg[0].n * SC_PAGE, (uint64_t)c->arg[1].n * SC_PAGE,
+                               (uint64_t)c->arg[2].n, 0, &vmm->caller, &busy);
+    sim_converted(w, vmm, rc, &busy, v);
+}

@@ -101,23 +101,30 @@ void sim_holders(const struct sc_sim *w, struct sc_verdict *v, const struct hold
     v->nr_holders = nr < SC_HOLDERS ? nr : SC_HOLDERS;
 }
 
+void sim_converted(struct sc_sim *w, const struct sim_process *p, int rc, const struct gmem_busy *busy,
+                   struct sc_verdict *v)
+{
+    sc_rc(v, rc);
+    if (!rc && !busy->transient)
+        return;
+    sim_holders(w, v, busy->holders, busy->nr_holders);
+    if (!rc) {
+        sc_word(v, "NONE_SHARED");
+        return;
+    }
+    sc_detail(v, "%s", p->caller.message);
+    if (busy->error_offset_valid)
+        sc_word(v, "%s@%llu", strerrorname_np(-rc), (unsigned long long)(busy->error_offset / SC_PAGE));
+}
+
 void sim_convert(struct sc_sim *w, struct sim_process *p, struct gmem *gmem, const struct gmem_attributes2 *attr,
                  struct sc_verdict *v)
 {
     struct gmem_busy busy;
 
     p->caller.message[0] = '\0';
-    sc_rc(v, gmem_set_attributes2(gmem, attr, &p->caller, &busy));
-    if (!v->rc && busy.transient) {
-        sc_word(v, "NONE_SHARED");
-        sim_holders(w, v, busy.holders, busy.nr_holders);
-    }
-    if (!v->rc)
-        return;
-    sc_detail(v, "%s", p->caller.message);
-    if (busy.error_offset_valid)
-        sc_word(v, "%s@%llu", strerrorname_np(-v->rc), (unsigned long long)(busy.error_offset / SC_PAGE));
-    sim_holders(w, v, busy.holders, busy.nr_holders);
+    int rc = gmem_set_attributes2(gmem, attr, &p->caller, &busy);
+    sim_converted(w, p, rc, &busy, v);
 }
 
 /* ---- processes -------------------------------------------------------------------------------------------------- */
@@ -355,6 +362,50 @@ void sim_KERN_load(struct sc_sim *w, const struct sc_call *c, struct sc_verdict 
 void sim_KERN_copy(struct sc_sim *w, const struct sc_call *c, struct sc_verdict *v)
 {
     kernel_load(w, c, true, v);
+}
+
+#define WORD_BYTES 8
+
+/*
+ * A word that begins four bytes before the end of a page.  The exception table's entry of this instruction makes zeros
+ * of what it may not have; that the page behind in the direct map is another page of the file is for the script to see.
+ */
+void sim_KERN_zeropad(struct sc_sim *w, const struct sc_call *c, struct sc_verdict *v)
+{
+    struct gmem *gmem = sim_file_of(w, c->arg[1].n, v);
+    struct page_report page;
+    char tail[SC_PAGE];
+
+    if (!gmem)
+        return;
+    gmem_page_report(gmem, (uint64_t)c->arg[0].n, &page);
+    if (!page.allocated) {
+        sc_broken(v, "page %lld has no frame: nothing in the direct map is it", (long long)c->arg[0].n);
+        return;
+    }
+    sim_access_word(v, sim_kernel_load(w->sim, page.pfn, true, tail, sizeof(tail)));
+    if (v->rc)
+        return;
+    memcpy(v->bytes, tail + SC_PAGE - WORD_BYTES / 2, WORD_BYTES / 2);
+    v->nr_bytes = WORD_BYTES;
+    enum sim_access end = sim_kernel_load(w->sim, page.pfn + 1, true, v->bytes + WORD_BYTES / 2, WORD_BYTES / 2);
+    if (end == SIM_EFAULT)
+        memset(v->bytes + WORD_BYTES / 2, 0, WORD_BYTES / 2);
+    else
+        sim_access_word(v, end);
+    sc_detail(v, "%s", end == SIM_EFAULT ? "the second half faulted and is zeros" : "no fault");
+}
+
+void sim_KERN_counts(struct sc_sim *w, const struct sc_call *c, struct sc_verdict *v)
+{
+    struct host_counts counts;
+
+    (void)c;
+    host_counts(machine_host(w->machine), &counts);
+    sc_rc(v, 0);
+    sc_field(v, "hyp_asked", (int64_t)counts.hyp_asked);
+    sc_field(v, "frames", (int64_t)counts.data_frames);
+    v->value = (int64_t)counts.hyp_asked;
 }
 
 /* ---- files ------------------------------------------------------------------------------------------------------ */

@@ -119,9 +119,11 @@ struct sc_op *sim_op_now(struct sc_sim *w);
 void sim_access_word(struct sc_verdict *v, enum sim_access end);
 /* The holders of a busy page, with the names of their processes. */
 void sim_holders(const struct sc_sim *w, struct sc_verdict *v, const struct holder_info *holders, unsigned nr);
-/* A conversion by a process, its verdict with holders. */
+/* A conversion by a process, its verdict with holders; of one that has ended. */
 void sim_convert(struct sc_sim *w, struct sim_process *p, struct gmem *gmem, const struct gmem_attributes2 *attr,
                  struct sc_verdict *v);
+void sim_converted(struct sc_sim *w, const struct sim_process *p, int rc, const struct gmem_busy *busy,
+                   struct sc_verdict *v);
 
 /* Starts the VMM's threads of a VM; joins them once the VM is gone. */
 bool sim_vm_threads(struct sc_sim *w, int vm);

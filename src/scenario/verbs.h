@@ -104,7 +104,13 @@
       "the daemon's load from its direct map",                                                                         \
       "by errant code, without an exception-table entry: 0 with the bytes that it read, OOPS, EIO for no such page")   \
     X(KERN, copy, "page file:file=0", "copy through the direct map from page {page}", VERDICT, LIVE,                   \
-      "the daemon's load under a fault guard", "the same by an instruction of the exception table: 0 or EFAULT")
+      "the daemon's load under a fault guard", "the same by an instruction of the exception table: 0 or EFAULT")       \
+    X(KERN, zeropad, "page file:file=0", "load_unaligned_zeropad() across the end of page {page}", VERDICT, NOT_LIVE,  \
+      "the daemon's direct map of a file has its pages in the order of the file, not of their frames",                 \
+      "a word of 8 bytes, 4 of them at the end of the page's frame, 4 of the next frame: what faults is read as "      \
+      "zeros")                                                                                                         \
+    X(KERN, counts, "", "counts", VERDICT, NOT_LIVE, "the daemon does not show these",                                 \
+      "for :has{}: hyp_asked (faults that asked the hypervisor), frames (that hold pages of files)")
 
 #define SC_VERBS_FILE(X)                                                                                               \
     X(FILE, page, "page", "page {page}", VERDICT, LIVE, "the daemon's report of the page",                             \
@@ -115,6 +121,9 @@
       "value: equal before and after a call that changes nothing")
 
 #define SC_VERBS_VM(X)                                                                                                 \
+    X(VM, set_attributes, "gfn nr=1 attr:attr", "attributes of gfns {gfn+nr}: {attr}", VERDICT, LIVE,                  \
+      "fakehyp_set_memory_attributes() of the VMM",                                                                    \
+      "KVM_SET_MEMORY_ATTRIBUTES on the VM: the interface where the tracker is vm, ENOTTY where it is not")            \
     X(VM, destroy, "", "is destroyed", VERDICT, LIVE, "fakehyp_vm_destroy()", "the guest ends, its memory is reclaimed")
 
 #define SC_VERBS_WORLD(X)                                                                                              \
