@@ -3,6 +3,7 @@
 #include "tests/common/live_bystander.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -183,6 +184,128 @@ static void vmm_of_another_user(void **state)
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+/* What both users do at once, each with a page of its own. */
+static bool takes_and_gives_back(struct fakehyp_gmem *gmem, uint8_t *view, uint64_t mine)
+{
+    view[mine * PAGE] = (uint8_t)(mine + 5);
+    return fakehyp_convert(gmem, mine * PAGE, PAGE, FAKEHYP_PRIVATE, NULL) == 0 &&
+           fakehyp_touch_read(view + mine * PAGE, NULL, NULL, NULL) == FAKEHYP_TOUCH_SIGBUS &&
+           fakehyp_convert(gmem, mine * PAGE, PAGE, FAKEHYP_SHARED, NULL) == 0 && view[mine * PAGE] == mine + 5;
+}
+
+/* An ordinary user with a daemon and a VM; root, whom each daemon lets in, is a VMM of the same file. */
+static _Noreturn void user_with_daemon(int sock)
+{
+    struct rig_daemon mine = {.quiet = true};
+    struct fakehyp_gmem *gmem;
+    struct fakehyp_vm *vm;
+    struct fakehyp *fh;
+    char byte;
+    void *view;
+
+    if (setresgid(NOBODY, NOBODY, NOBODY) || setresuid(NOBODY, NOBODY, NOBODY))
+        _exit(97);
+    unsetenv("XDG_RUNTIME_DIR");
+    if (rig_daemon_open(&mine))
+        _exit(96);
+    if (fakehyp_connect(mine.socket, &fh) || fakehyp_vm_create(fh, NULL, &vm) ||
+        fakehyp_gmem_create(vm, 2 * PAGE, FAKEHYP_GMEM_MMAP | FAKEHYP_GMEM_INIT_SHARED, &gmem) ||
+        fakehyp_map(gmem, NULL, 2 * PAGE, PROT_READ | PROT_WRITE, 0, &view))
+        _exit(1);
+    if (write(sock, mine.socket, sizeof(mine.socket)) != sizeof(mine.socket) ||
+        !rig_send_fd(sock, fakehyp_gmem_fd(gmem)))
+        _exit(2);
+    for (unsigned i = 0; i < 20; i++)
+        if (!takes_and_gives_back(gmem, view, 0))
+            _exit(3);
+    /* Root holds page 1 back; when it has seen ours. */
+    if (read(sock, &byte, 1) != 1 ||
+        fakehyp_touch_read((uint8_t *)view + PAGE, NULL, NULL, NULL) != FAKEHYP_TOUCH_SIGBUS)
+        _exit(4);
+    if (fakehyp_convert(gmem, PAGE, PAGE, FAKEHYP_SHARED, NULL) || ((uint8_t *)view)[PAGE] != 77 || !rig_audit_ok(fh))
+        _exit(5);
+    fakehyp_disconnect(fh);
+    rig_daemon_close(&mine);
+    _exit(0);
+}
+
+static const char *why_not_root_with(pid_t pid, int sock)
+{
+    char socket[sizeof(rig.socket)];
+    struct fakehyp_gmem *gmem = NULL;
+    struct fakehyp *fh = NULL;
+    const char *why = NULL;
+    void *p = NULL;
+    int fd = -1, status;
+
+    if (read(sock, socket, sizeof(socket)) == sizeof(socket) && (fd = rig_receive_fd(sock)) >= 0) {
+        if (fakehyp_connect(socket, &fh) || fakehyp_gmem_import(fh, fd, &gmem) ||
+            fakehyp_map(gmem, NULL, 2 * PAGE, PROT_READ | PROT_WRITE, 0, &p))
+            fail_msg("root at the daemon of another user: %s", fakehyp_last_error());
+        uint8_t *view = p;
+        for (unsigned i = 0; i < 20; i++)
+            assert_true(takes_and_gives_back(gmem, view, 1));
+        view[PAGE] = 77;
+        must(fakehyp_convert(gmem, PAGE, PAGE, FAKEHYP_PRIVATE, NULL));
+        assert_int_equal(write(sock, "", 1), 1);
+    }
+    assert_true(rig_wait_child(pid, 10000, &status));
+    if (fd >= 0) {
+        fakehyp_gmem_close(gmem);
+        fakehyp_disconnect(fh);
+        close(fd);
+    }
+    assert_true(WIFEXITED(status));
+    if (WEXITSTATUS(status) == 97)
+        why = "no other user to become here";
+    else if (WEXITSTATUS(status) == 96)
+        why = "another user may not run this fakehypd";
+    else
+        assert_int_equal(WEXITSTATUS(status), 0);
+    return why;
+}
+
+static void vmms_of_two_users(void **state)
+{
+    int sock;
+
+    (void)state;
+    if (geteuid() != 0)
+        rig_not_here("not tried: vmms_of_two_users: only root can become another user");
+    pid_t pid = rig_fork_with_socket(&sock);
+    if (pid == 0)
+        user_with_daemon(sock);
+    const char *why = why_not_root_with(pid, sock);
+    close(sock);
+    if (why)
+        rig_not_here("not tried: vmms_of_two_users: %s", why);
+}
+
+/* The number of a descriptor that was closed before it is sent: the call fails, the connection does not. */
+static void descriptor_closed_before(void **state)
+{
+    struct fakehyp_gmem *again;
+    struct file f;
+
+    file_open(&f, state, PAGES * PAGE);
+    int fd = fcntl(fakehyp_gmem_fd(f.gmem), F_DUPFD_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    close(fd);
+    assert_int_equal(fakehyp_gmem_import(f.fh, fd, &again), -EBADF);
+    assert_non_null(strstr(fakehyp_last_error(), "descriptor"));
+    assert_null(again);
+    assert_int_equal(fakehyp_gmem_import(f.fh, -1, &again), -EBADF);
+    /* Closed behind its sender, when the daemon has it. */
+    fd = fcntl(fakehyp_gmem_fd(f.gmem), F_DUPFD_CLOEXEC, 0);
+    must(fakehyp_gmem_import(f.fh, fd, &again));
+    close(fd);
+    must(fakehyp_convert(again, 0, PAGE, FAKEHYP_PRIVATE, NULL));
+    assert_refused(f.view);
+    must(fakehyp_convert(again, 0, PAGE, FAKEHYP_SHARED, NULL));
+    fakehyp_gmem_close(again);
+    file_close(&f);
+}
+
 /* ---- views --------------------------------------------------------------------------------------------------------
  */
 
@@ -230,10 +353,8 @@ static void thousands_of_views(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    live_test(many_clients),
-    live_test(vmms_of_one_file),
-    live_test(vmm_of_another_user),
-    live_test(thousands_of_views),
+    live_test(many_clients),      live_test(vmms_of_one_file),         live_test(vmm_of_another_user),
+    live_test(vmms_of_two_users), live_test(descriptor_closed_before), live_test(thousands_of_views),
 };
 
 RIG_MAIN(tests)
