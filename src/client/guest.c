@@ -97,7 +97,10 @@ static int ended_early(const struct fakehyp_vm *vm)
                    WEXITSTATUS(status));
 }
 
-/* Waits until the guest process has attached itself to the daemon, or has failed to. */
+/*
+ * Waits until the guest process has attached itself to the daemon, or has failed to.  That it is gone the pipe may not
+ * tell: what another thread forked meanwhile has the other end, too.
+ */
 static int await_attach(const struct fakehyp_vm *vm, int status_fd)
 {
     struct fakehyp *fh = vm->object.fh;
@@ -105,11 +108,13 @@ static int await_attach(const struct fakehyp_vm *vm, int status_fd)
     int64_t deadline = fh_now_ms() + fh->timeout_ms;
 
     for (;;) {
-        struct pollfd pfd = {.fd = status_fd, .events = POLLIN};
+        struct pollfd pfd[] = {{.fd = status_fd, .events = POLLIN}, {.fd = vm->guest_pidfd, .events = POLLIN}};
         int64_t left = deadline - fh_now_ms();
-        int n = poll(&pfd, 1, left > 0 ? (int)left : 0);
+        int n = poll(pfd, 2, left > 0 ? (int)left : 0);
         if (n == 0)
             return fh_fail(-ETIMEDOUT, "guest_start: the guest process did not attach within %d ms", fh->timeout_ms);
+        if (n > 0 && !pfd[0].revents)
+            return ended_early(vm);
         if (n > 0)
             break;
         if (errno != EINTR)

@@ -2,6 +2,7 @@
 /* The guest runtime, against a stand-in that resolves its faults and turns every hypercall into an exit. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -9,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -111,6 +113,57 @@ static void test_result(void **state)
     assert_int_equal(fakehyp_vm_destroy(f->vm), 0);
     assert_int_equal(kill(pid, 0), -1);
     assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+}
+
+/* A guest that dies before it is attached, and a fork in another thread meanwhile. */
+static bool dies_early;
+static pid_t other_child;
+
+static void fork_beside(void)
+{
+    if (!dies_early)
+        return;
+    other_child = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+    if (other_child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (;;)
+            pause();
+    }
+}
+
+static void die(void)
+{
+    if (dies_early)
+        raise(SIGKILL);
+}
+
+static int setup_impatient(void **state)
+{
+    setenv("FAKEHYP_TIMEOUT_MS", "3000", 1);
+    int rc = setup(state);
+    unsetenv("FAKEHYP_TIMEOUT_MS");
+    return rc;
+}
+
+static void test_ends_before_it_is_attached(void **state)
+{
+    struct fixture *f = *state;
+    int result = 0;
+
+    assert_int_equal(pthread_atfork(fork_beside, NULL, die), 0);
+    dies_early = true;
+    int rc = fakehyp_guest_start(f->vm, return_arg, &result);
+    dies_early = false;
+    assert_true(other_child > 0);
+    kill(other_child, SIGKILL);
+    waitpid(other_child, NULL, 0);
+    assert_int_equal(rc, -ECHILD);
+    assert_non_null(strstr(fakehyp_last_error(), "ended by signal 9"));
+    assert_int_equal(fakehyp_guest_pid(f->vm), 0);
+    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+    /* Another one starts. */
+    start(f, return_arg, &result);
+    expect_shutdown(f->vcpu[0], 0);
 }
 
 static int loop_for_ever(struct fakehyp_guest *guest, void *arg)
@@ -490,6 +543,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_result, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_ends_before_it_is_attached, setup_impatient, teardown),
         cmocka_unit_test_setup_teardown(test_disconnect_ends_guest, setup, teardown),
         cmocka_unit_test_setup_teardown(test_access_beyond_ipa_space, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ipa_space_too_large, setup, teardown),
