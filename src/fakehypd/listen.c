@@ -23,9 +23,8 @@ struct listener {
     struct watch *watch;
     struct alarm *pause;
     char name[sizeof(((struct options *)0)->socket)];
-    bool owns_path; /* it bound this path */
-    dev_t dev;
-    ino_t ino;
+    int bound; /* O_PATH: the socket's file that it made, to know it by: nothing else gets its inode number.  -1: none
+                */
 };
 
 /* ---- making the socket -------------------------------------------------------------------------------------- */
@@ -98,7 +97,6 @@ static int take_over(const char *path)
 static int bind_and_listen(struct listener *listener)
 {
     struct sockaddr_un address;
-    struct stat st;
     socklen_t len = fill_address(&address, listener->name);
 
     listener->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -110,10 +108,13 @@ static int bind_and_listen(struct listener *listener)
     umask(before);
     if (rc)
         return rc;
-    if (listener->name[0] != '@' && lstat(listener->name, &st) == 0) {
-        listener->owns_path = true;
-        listener->dev = st.st_dev;
-        listener->ino = st.st_ino;
+    if (listener->name[0] != '@') {
+        listener->bound = open(listener->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        if (listener->bound < 0) {
+            rc = -errno;
+            unlink(listener->name);
+            return rc;
+        }
     }
     return listen(listener->fd, SOMAXCONN) ? -errno : 0;
 }
@@ -186,7 +187,7 @@ int listener_open(const struct options *options, struct listener **out)
 
     if (!listener)
         return -ENOMEM;
-    listener->fd = -1;
+    listener->fd = listener->bound = -1;
     if (options->listen_fd >= 0) {
         rc = open_inherited(listener, options->listen_fd);
     } else {
@@ -203,7 +204,7 @@ int listener_open(const struct options *options, struct listener **out)
 
 void listener_close(struct listener *listener)
 {
-    struct stat st;
+    struct stat made, named;
 
     if (!listener)
         return;
@@ -212,13 +213,17 @@ void listener_close(struct listener *listener)
     /* First: at the limit of descriptors the lock needs this one. */
     if (listener->fd >= 0)
         close(listener->fd);
-    int lock = listener->owns_path ? name_lock(listener->name) : -1;
+    int lock = listener->bound >= 0 ? name_lock(listener->name) : -1;
     if (lock >= 0) {
-        bool ours = lstat(listener->name, &st) == 0 && st.st_dev == listener->dev && st.st_ino == listener->ino;
+        /* Since it was closed another daemon may have taken the name over. */
+        bool ours = fstat(listener->bound, &made) == 0 && lstat(listener->name, &named) == 0 &&
+                    made.st_dev == named.st_dev && made.st_ino == named.st_ino;
         if (ours)
             unlink(listener->name);
         name_unlock(listener->name, lock, ours);
     }
+    if (listener->bound >= 0)
+        close(listener->bound);
     free(listener);
 }
 

@@ -143,6 +143,45 @@ static void test_lock_of_another_user(void **state)
     assert_true(rig_logged(rig, "--socket chooses another path"));
 }
 
+/* Whoever takes the name over while its daemon is about to let it go keeps it, whatever number its inode gets. */
+static void test_name_taken_over_at_the_end(void **state)
+{
+    struct rig *rig = *state;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct stat before, after;
+    char lock_name[sizeof(rig->socket) + 8];
+
+    rig_start(rig, NULL);
+    assert_int_equal(lstat(rig->socket, &before), 0);
+    snprintf(lock_name, sizeof(lock_name), "%s.lock", rig->socket);
+    int lock = open(lock_name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_int_equal(flock(lock, LOCK_EX), 0);
+    kill(rig->pid, SIGTERM);
+    strcpy(address.sun_path, rig->socket);
+    /* Until nobody listens. */
+    for (unsigned ms = 0; ms < 10000; ms++) {
+        int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        int rc = connect(sock, (struct sockaddr *)&address, sizeof(address)) ? errno : 0;
+        close(sock);
+        if (rc == ECONNREFUSED)
+            break;
+        usleep(1000);
+    }
+    assert_int_equal(unlink(rig->socket), 0);
+    int ours = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(ours, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(lstat(rig->socket, &after), 0);
+    print_message("# the socket's inode was %llu, that of the next one is %llu\n", (unsigned long long)before.st_ino,
+                  (unsigned long long)after.st_ino);
+    close(lock);
+    assert_int_equal(rig_wait(rig->pid), 0);
+    assert_true(exists(rig->socket));
+    assert_true(after.st_ino != before.st_ino);
+    close(ours);
+    unlink(rig->socket);
+    unlink(lock_name);
+}
+
 static void test_other_files_are_left_alone(void **state)
 {
     struct rig *rig = *state;
@@ -323,6 +362,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_second_daemon_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_stale_socket_is_taken_over, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_race_for_a_stale_socket_has_one_winner, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_name_taken_over_at_the_end, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_other_files_are_left_alone, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_lack_of_descriptors_names_the_limit, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_terminate_ends_with_the_last_client, set_up, tear_down),
