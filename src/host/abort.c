@@ -69,6 +69,7 @@ enum host_abort_end host_mem_abort(struct host *host, const struct host_abort *a
         trace(host, abort, -EFAULT, "exception table: EFAULT or a short copy");
         return HOST_ABORT_FIXUP;
     }
+    sched_point("host-abort:injected");
     int64_t rc = force_reclaim(host, abort->pfn);
     if (rc == 0 || rc == -EAGAIN) {
         trace(host, abort, rc, rc ? "would no longer fault: retried" : "forced reclaim: retried");

@@ -53,6 +53,7 @@ void host_counts(const struct host *host, struct host_counts *out)
         .hyp_asked = host->hyp_asked,
         .ram_frames = host->frames.nr_ram,
         .data_frames = host->frames.nr_data,
+        .base_pfn = host->frames.base,
         .top_pfn = host->frames.base + host->frames.bump,
     };
 }

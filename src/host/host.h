@@ -146,7 +146,7 @@ struct host_counts {
     size_t refs;        /* those and the kernel's own; PTEs are not among them */
     uint64_t hyp_asked; /* faults that asked EL2, where nobody else keeps what is shared */
     uint64_t ram_frames, data_frames;
-    uint64_t top_pfn; /* no frame at or above it was ever used */
+    uint64_t base_pfn, top_pfn; /* no frame below the one, or at or above the other, was ever used */
 };
 void host_counts(const struct host *host, struct host_counts *out);
 struct vm *host_vm_next(const struct host *host, const struct vm *after);

@@ -35,6 +35,8 @@
     X("abort:locked", "a guest's stage-2 abort has the file's lock")                                                   \
     X("abort:folio", "it has its folio; EL2 does not know of it")                                                      \
     X("abort:mapped", "the page is in the guest's stage 2")                                                            \
+    X("host-abort:injected",                                                                                           \
+      "EL2 has injected an abort into the kernel, which has not taken the page from its guest yet")                    \
     X("s2:bbm", "EL2, break before make: the old entry is gone, the new one not there")                                \
     X("show:locked", "a file is about to be mapped over a range for a guest that touched it")                          \
     X("show:shown", "it is mapped; the guest's thread sleeps still")                                                   \

@@ -396,6 +396,36 @@ void sim_KERN_zeropad(struct sc_sim *w, const struct sc_call *c, struct sc_verdi
     sc_detail(v, "%s", end == SIM_EFAULT ? "the second half faulted and is zeros" : "no fault");
 }
 
+/* The first frame that stage 2 keeps from the host, and that is no page of a file. */
+static bool hyp_frame(const struct sc_sim *w, uint64_t *pfn)
+{
+    struct host *host = machine_host(w->machine);
+    struct host_counts counts;
+    struct gmem *gmem;
+    uint64_t index;
+
+    host_counts(host, &counts);
+    for (*pfn = counts.base_pfn; *pfn < counts.top_pfn; ++*pfn) {
+        struct s2_walk walk;
+        mmu_walk_host(w->machine, *pfn, &walk);
+        if (walk.annotated && !host_frame_slot(host, *pfn, &gmem, &index))
+            return true;
+    }
+    return false;
+}
+
+void sim_KERN_load_hyp(struct sc_sim *w, const struct sc_call *c, struct sc_verdict *v)
+{
+    uint64_t pfn;
+    char word[8];
+
+    (void)c;
+    if (hyp_frame(w, &pfn))
+        sim_access_word(v, sim_kernel_load(w->sim, pfn, false, word, sizeof(word)));
+    else
+        sc_broken(v, "the hypervisor has no frame yet: it gets some when a guest runs first");
+}
+
 void sim_KERN_counts(struct sc_sim *w, const struct sc_call *c, struct sc_verdict *v)
 {
     struct host_counts counts;

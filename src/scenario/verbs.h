@@ -109,6 +109,9 @@
       "the daemon's direct map of a file has its pages in the order of the file, not of their frames",                 \
       "a word of 8 bytes, 4 of them at the end of the page's frame, 4 of the next frame: what faults is read as "      \
       "zeros")                                                                                                         \
+    X(KERN, load_hyp, "", "load through the direct map from a frame of the hypervisor's own", VERDICT, NOT_LIVE,       \
+      "the daemon's frames of EL2 are no file that it has a direct map of",                                            \
+      "by errant code, without an exception-table entry: OOPS")                                                        \
     X(KERN, counts, "", "counts", VERDICT, NOT_LIVE, "the daemon does not show these",                                 \
       "for :has{}: hyp_asked (faults that asked the hypervisor), frames (that hold pages of files)")
 
