@@ -53,7 +53,11 @@ static int slot_add_locked(struct live_guest *guest, const struct memslot *slot,
     if (*find_slot(guest, slot->slot))
         return 0;
     if ((slot->gfn + slot->nr_pages) * PAGE > guest->ipa_size) {
-        snprintf(message, size, "the slot ends beyond the guest process's IPA space");
+        snprintf(
+            message, size,
+            "it ends beyond the 0x%llx bytes that guest process %u attached itself with; a guest reserves all of its "
+            "VM's IPA space",
+            (unsigned long long)guest->ipa_size, guest->pid);
         return -EINVAL;
     }
     struct guest_slot *s = calloc(1, sizeof(*s));

@@ -333,6 +333,32 @@ static void test_slot_refused_after_touch(void **state)
     close(watcher);
 }
 
+/* The VMM is told what its guest has too little of; the guest goes on as it was. */
+static void test_slot_beyond_its_memory(void **state)
+{
+    const struct plan plan = {.ipa_pages = SLOT_PAGES};
+    int watcher = raw_client(&rig, NULL);
+    bool attached = false;
+    struct vmm vmm;
+
+    begin(&vmm, &plan);
+    for (unsigned i = 0; i < 1000 && !attached; i++) {
+        char *counts = raw_counts(watcher);
+        attached = strstr(counts, "\"guests\": 1");
+        free(counts);
+        usleep(10000);
+    }
+    assert_true(attached);
+    close(watcher);
+    send_region(&vmm, 2, 1, SLOT_PAGES);
+    Fakehyp__Reply *reply = expect_reply(&vmm, 2, -EINVAL);
+    assert_non_null(strstr(reply->message, "slot 1: it ends beyond the 0x"));
+    assert_non_null(strstr(reply->message, "a guest reserves all of its VM's IPA space"));
+    raw_free(reply);
+    assert_int_equal(waitpid(vmm.guest, NULL, WNOHANG), 0);
+    end(&vmm);
+}
+
 /* A slot is deleted while the guest's agent maps it, or another: the guest has it no more, or never hears of it. */
 static void test_slot_deleted_during_attach(void **state)
 {
@@ -426,6 +452,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_guest_without_its_memory),
         cmocka_unit_test(test_slot_refused_after_touch),
+        cmocka_unit_test(test_slot_beyond_its_memory),
         cmocka_unit_test(test_slot_deleted_during_attach),
         cmocka_unit_test(test_run_before_another_guest),
         cmocka_unit_test(test_deaf_userfaultfd),
