@@ -81,6 +81,8 @@ static void shared_under_way(void **state)
     struct pvm v;
 
     pvm_create(&v, *state, &(struct pvm_config){.vcpus = 2});
+    /* It counts in one run, which an emulated CPU takes many seconds for. */
+    v.run_timeout_ms = 60000;
     start(&r, &v.puppet[1], PUPPET_COUNT, PAGE, 200000000);
     unsigned rounds = 0;
     while (atomic_load(&r.end) == INT32_MIN || rounds < 20) {
