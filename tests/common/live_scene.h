@@ -22,6 +22,7 @@ struct scene_op {
     int (*run)(struct scene_vmm *v);
     /* Pages of file `keep` that are the guest's alone when run has succeeded: it writes secrets there. */
     unsigned keep, keep_page, keep_nr;
+    const char *policy, *bugs; /* of the VM; NULL: upstream's, none */
 };
 extern const struct scene_op scene_ops[];
 extern const unsigned scene_nr_ops;

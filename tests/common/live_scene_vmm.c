@@ -22,6 +22,7 @@ static const uint64_t gpa_of[2] = {0, GPA1};
 
 struct scene_vmm {
     struct scene_shared *sh;
+    const struct scene_op *op;
     struct fakehyp *fh;
     struct fakehyp_vm *vm, *idle_vm; /* the second never runs */
     struct fakehyp_gmem *gmem[2], *idle_gmem, *spare, *own;
@@ -212,6 +213,27 @@ static int pin(struct scene_vmm *v)
     return fakehyp_pin(v->gmem[0], 8 * PAGE, 4 * PAGE, FAKEHYP_FOLL_PIN, "scene", &pin);
 }
 
+static int fill_and_pin(struct scene_vmm *v)
+{
+    fill_small(v);
+    return pin(v);
+}
+/* Somebody holds the page all the time: policy B gives up after 10 ms. */
+static int to_private_busy(struct scene_vmm *v)
+{
+    int rc = to_private(v);
+    return rc == -EBUSY ? 0 : rc ? rc : -EPROTO;
+}
+
+/* The kernel loads from the guest's page by mistake: pKVM takes the page from the guest. */
+static int errant_load(struct scene_vmm *v)
+{
+    char *json = NULL;
+    int rc = fakehyp_query(v->fh, "kernel-load", v->gmem[0], 8 * PAGE, &json);
+    free(json);
+    return rc;
+}
+
 static int destroy(struct scene_vmm *v)
 {
     struct fakehyp_vm *vm = v->vm;
@@ -247,28 +269,32 @@ static int pin_and_map(struct scene_vmm *v)
 }
 
 const struct scene_op scene_ops[] = {
-    {"convert to private, populated", fill_small, to_private, 0, 8, 1},
-    {"convert to private, a hole", NULL, to_private_hole, 1, 600, 1},
-    {"convert to private, large, populated", fill_large, to_private_large, 1, LARGE, 8},
-    {"convert to private, large, a hole", NULL, to_private_large, 1, LARGE, 8},
-    {"convert to shared, populated", filled_private, to_shared, 0, 0, 0},
-    {"convert to shared, a hole", to_private_hole, to_shared_hole, 0, 0, 0},
-    {"convert to shared, large, populated", filled_private_large, to_shared_large, 0, 0, 0},
-    {"convert to shared, large, a hole", to_private_large, to_shared_large, 0, 0, 0},
-    {"share by the guest, and its touch", own_page, share, 0, 0, 0},
-    {"unshare by the guest", own_and_share, unshare, 0, 8, 1},
-    {"fault of the guest", private_block, fault, 0, 8, 4},
-    {"punch, shared", fill_small, punch, 0, 0, 0},
-    {"punch, the guest's", guest_has_block, punch, 0, 0, 0},
-    {"punch, large", fill_large, punch_large, 0, 0, 0},
-    {"pin", fill_small, pin, 0, 0, 0},
-    {"map", NULL, map, 0, 0, 0},
-    {"unmap", map, unmap, 0, 0, 0},
-    {"memslot, added", NULL, slot_add, 0, 0, 0},
-    {"memslot, removed", NULL, slot_remove, 0, 0, 0},
-    {"teardown", guest_has_block, destroy, 0, 0, 0},
-    {"close of a file", file_of_its_own, close_file, 0, 0, 0},
-    {"end of a process", pin_and_map, disconnect, 0, 0, 0},
+    {"convert to private, populated", fill_small, to_private, 0, 8, 1, NULL, NULL},
+    {"convert to private, a hole", NULL, to_private_hole, 1, 600, 1, NULL, NULL},
+    {"convert to private, large, populated", fill_large, to_private_large, 1, LARGE, 8, NULL, NULL},
+    {"convert to private, large, a hole", NULL, to_private_large, 1, LARGE, 8, NULL, NULL},
+    {"convert to private, policy A, its checks in the wrong order", fill_small, to_private, 0, 8, 1, "A",
+     "naive-check-order"},
+    {"convert to private, policy B, pinned", fill_and_pin, to_private_busy, 0, 0, 0, "B", NULL},
+    {"convert to shared, populated", filled_private, to_shared, 0, 0, 0, NULL, NULL},
+    {"convert to shared, a hole", to_private_hole, to_shared_hole, 0, 0, 0, NULL, NULL},
+    {"convert to shared, large, populated", filled_private_large, to_shared_large, 0, 0, 0, NULL, NULL},
+    {"convert to shared, large, a hole", to_private_large, to_shared_large, 0, 0, 0, NULL, NULL},
+    {"share by the guest, and its touch", own_page, share, 0, 0, 0, NULL, NULL},
+    {"unshare by the guest", own_and_share, unshare, 0, 8, 1, NULL, NULL},
+    {"fault of the guest", private_block, fault, 0, 8, 4, NULL, NULL},
+    {"punch, shared", fill_small, punch, 0, 0, 0, NULL, NULL},
+    {"punch, the guest's", guest_has_block, punch, 0, 0, 0, NULL, NULL},
+    {"punch, large", fill_large, punch_large, 0, 0, 0, NULL, NULL},
+    {"pin", fill_small, pin, 0, 0, 0, NULL, NULL},
+    {"map", NULL, map, 0, 0, 0, NULL, NULL},
+    {"unmap", map, unmap, 0, 0, 0, NULL, NULL},
+    {"memslot, added", NULL, slot_add, 0, 0, 0, NULL, NULL},
+    {"memslot, removed", NULL, slot_remove, 0, 0, 0, NULL, NULL},
+    {"errant load of the kernel", guest_has_block, errant_load, 0, 0, 0, NULL, NULL},
+    {"teardown", guest_has_block, destroy, 0, 0, 0, NULL, NULL},
+    {"close of a file", file_of_its_own, close_file, 0, 0, 0, NULL, NULL},
+    {"end of a process", pin_and_map, disconnect, 0, 0, 0, NULL, NULL},
 };
 const unsigned scene_nr_ops = sizeof(scene_ops) / sizeof(scene_ops[0]);
 
@@ -277,7 +303,7 @@ const unsigned scene_nr_ops = sizeof(scene_ops) / sizeof(scene_ops[0]);
 
 static int set_up_vm(struct scene_vmm *v)
 {
-    const struct fakehyp_vm_config config = {.name = "scene"};
+    const struct fakehyp_vm_config config = {.name = "scene", .policy = v->op->policy, .bugs = v->op->bugs};
     void *view;
     int rc = fakehyp_connect(v->sh->socket, &v->fh);
 
@@ -330,7 +356,7 @@ static void act(struct scene_vmm *v, const struct scene_op *op)
 
 _Noreturn void scene_vmm_main(struct scene_shared *sh, const struct scene_op *op, int sock, int reader_sock)
 {
-    struct scene_vmm v = {.sh = sh};
+    struct scene_vmm v = {.sh = sh, .op = op};
     char byte = 0;
 
     rig_child();
