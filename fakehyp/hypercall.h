@@ -148,7 +148,7 @@ struct kvm_host_vm {
     uint32_t is_protected;
     uint32_t ipa_bits; /* 32..48 */
     uint32_t unshare_mode;
-    uint32_t pad;
+    uint32_t errant_panics; /* EL2 of 2021: an access of the host to the VM's memory is EL2's panic, not an abort */
     struct hyp_memcache teardown_mc;        /* written by finalize_teardown_vm: the VM and vcpu structs */
     struct hyp_memcache stage2_teardown_mc; /* written by finalize_teardown_vm: stage-2 tables, unused memcache */
 };

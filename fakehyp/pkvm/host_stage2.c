@@ -91,6 +91,17 @@ static int map_on_demand(struct hyp *hyp, uint64_t phys, int level)
     return s2_map(&hyp->host, base, s2_granule(level), base, attr, false, NULL);
 }
 
+/* A guest's memory, and the VM is run as it was before EL2 injected aborts. */
+static bool is_fatal(const struct hyp *hyp, uint64_t pte)
+{
+    const struct hyp_vm *vm;
+
+    if (s2_annotation_type(pte) != S2_TYPE_DONATION || s2_annotation_owner(pte) != HYP_OWNER_GUEST)
+        return false;
+    vm = hyp_vm_find(hyp, s2_annotation_handle(pte));
+    return vm && vm->errant_panics;
+}
+
 enum hyp_abort hyp_host_abort(struct hyp *hyp, unsigned cpu, uint64_t phys, bool is_write)
 {
     struct s2_walk walk;
@@ -104,8 +115,11 @@ enum hyp_abort hyp_host_abort(struct hyp *hyp, unsigned cpu, uint64_t phys, bool
     s2_walk_leaf(&hyp->host, phys, &walk);
     if (s2_pte_valid(walk.pte))
         return HYP_ABORT_RETRY;
-    if (walk.pte)
+    if (walk.pte) {
+        if (is_fatal(hyp, walk.pte))
+            hyp_panic(&hyp->mm, "host access to protected memory");
         return HYP_ABORT_INJECT;
+    }
     ret = map_on_demand(hyp, phys, walk.level);
     if (ret == -HYP_ENOMEM) {
         unmap_devices(hyp);

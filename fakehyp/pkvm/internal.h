@@ -36,6 +36,7 @@ struct hyp_vm {
     bool is_protected;
     bool is_dying;
     enum hyp_unshare_mode unshare_mode;
+    bool errant_panics;
     uint64_t phys;     /* of this page; its hyp_page.refcount counts the loaded vcpus */
     uint64_t host_kvm; /* phys of the host's page, pinned */
     struct s2_pgtable pgt;

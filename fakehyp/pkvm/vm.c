@@ -56,7 +56,7 @@ static uint64_t pfn_of(uint64_t phys)
 
 /* The host's page without the lists, read once. */
 struct vm_params {
-    uint32_t handle, nr_vcpus, is_protected, ipa_bits, unshare_mode;
+    uint32_t handle, nr_vcpus, is_protected, ipa_bits, unshare_mode, errant_panics;
 };
 
 static int read_params(const struct kvm_host_vm *host, struct vm_params *params)
@@ -65,7 +65,8 @@ static int read_params(const struct kvm_host_vm *host, struct vm_params *params)
                                  .nr_vcpus = HYP_READ_ONCE(host->created_vcpus),
                                  .is_protected = HYP_READ_ONCE(host->is_protected),
                                  .ipa_bits = HYP_READ_ONCE(host->ipa_bits),
-                                 .unshare_mode = HYP_READ_ONCE(host->unshare_mode)};
+                                 .unshare_mode = HYP_READ_ONCE(host->unshare_mode),
+                                 .errant_panics = HYP_READ_ONCE(host->errant_panics)};
     if (params->nr_vcpus < 1 || params->nr_vcpus > HYP_VM_MAX_VCPUS || params->handle < HYP_HANDLE_OFFSET)
         return -HYP_EINVAL;
     if (params->ipa_bits < 32 || params->ipa_bits > 48)
@@ -121,6 +122,7 @@ int pkvm_init_vm(struct hyp *hyp, uint64_t host_kvm, uint64_t vm_hva, uint64_t p
     vm->nr_vcpus = params.nr_vcpus;
     vm->is_protected = params.is_protected != 0;
     vm->unshare_mode = (enum hyp_unshare_mode)params.unshare_mode;
+    vm->errant_panics = params.errant_panics != 0;
     vm->phys = vm_hva;
     vm->host_kvm = host_kvm;
     s2_init(&vm->pgt, &hyp->mm, &vm->pool, pgd_hva, params.ipa_bits, (uint16_t)(params.handle - HYP_HANDLE_OFFSET + 1));

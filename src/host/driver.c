@@ -215,6 +215,18 @@ int driver_make_shared(struct gmem *gmem, uint64_t start, uint64_t end, struct c
     return 0;
 }
 
+int driver_prepare_accessible(struct gmem *gmem, uint64_t index, uint64_t pfn)
+{
+    if (refuses(gmem->host, HYP_OP_MAKE_SHARED, pfn))
+        return -EPERM;
+    return gmem->driver->make_shared ? gmem->driver->make_shared(gmem, index, pfn) : 0;
+}
+
+int driver_prepare_inaccessible(struct gmem *gmem, uint64_t pfn)
+{
+    return refuses(gmem->host, HYP_OP_MAKE_PRIVATE, pfn) ? -EPERM : 0;
+}
+
 /* Every binding that covers the page and whose guest has it. */
 static int unmap_from_guests(struct gmem *gmem, uint64_t index, uint64_t pfn,
                              int (*unmap)(struct vm *vm, uint64_t gfn, uint64_t pfn))
@@ -285,6 +297,12 @@ bool host_access_is_fatal(struct host *host, uint64_t pfn)
                  (unsigned long long)index, gmem->id);
     host_splat(host, "%s", host->dead);
     return true;
+}
+
+bool host_direct_map_hole(const struct host *host, uint64_t pfn)
+{
+    const struct frame *f = frame_of(host, pfn);
+    return f && f->flags & FRAME_UNMAPPED;
 }
 
 const char *host_dead(const struct host *host)

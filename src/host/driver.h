@@ -80,6 +80,9 @@ int driver_content(const struct gmem *gmem, bool to_private, uint64_t flags, enu
 void driver_scramble(struct gmem *gmem, uint64_t start, uint64_t end);
 /* Asks the hypervisor for each page, where the VM does that: 0, or its errno with the page in busy. */
 int driver_make_shared(struct gmem *gmem, uint64_t start, uint64_t end, struct caller *caller, struct gmem_busy *busy);
+/* The same of one page, asked whatever the VM's configuration says: the library's hooks. */
+int driver_prepare_accessible(struct gmem *gmem, uint64_t index, uint64_t pfn);
+int driver_prepare_inaccessible(struct gmem *gmem, uint64_t pfn);
 /* Takes the range out of the stage 2 of guests that EL2 does not protect; they fault it in again as what it is then. */
 void driver_zap(struct gmem *gmem, uint64_t start, uint64_t end);
 int driver_guest_map(struct vcpu *vcpu, unsigned cpu, uint64_t gfn, uint64_t pfn);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* guest_memfd inodes: creation, lifetime, what is known of a page. */
+#include "src/host/library_internal.h"
 #include "src/host/policy.h"
 #include "src/host/tracker.h"
 
@@ -90,7 +91,7 @@ void gmem_get(struct gmem *gmem)
     gmem->refs++;
 }
 
-static bool some_guest_has(const struct host *host, const struct folio *folio)
+bool folio_of_guest(const struct host *host, const struct folio *folio)
 {
     bool has = false;
     for (uint64_t i = 0; i < folio->nr; i++)
@@ -105,13 +106,16 @@ static void gmem_destroy(struct gmem *g)
     uint64_t index, pfn, freed = 0;
 
     assert(!g->bindings);
+    if (g->dangling)
+        host_splat(host, "KASAN: slab-use-after-free: guest_memfd %u has a binding of a memslot that is freed", g->id);
+    library_free(g);
     refs_orphan(g);
     for (uint64_t at = 0; gmem_next_folio(g, at, g->nr_pages, &index, &pfn);) {
         struct folio folio;
         folio_at(g, index, &folio);
         at = folio.index + folio.nr;
         /* A page that the hypervisor never gave back stays lost: it must not be handed out again. */
-        if (some_guest_has(host, &folio))
+        if (folio_of_guest(host, &folio))
             continue;
         folio_leave(g, &folio);
         freed += folio.nr;

@@ -116,6 +116,8 @@ struct host_arch {
     void (*discard)(void *ctx, void *file, uint64_t start, uint64_t end);
     /* Fills the bytes of one page, wherever they are. */
     void (*fill)(void *ctx, void *file, uint64_t index, uint8_t byte);
+    /* Copies a page's bytes from frame to frame, wherever they are: 0 or -ENOMEM. */
+    int (*copy)(void *ctx, uint64_t to_pfn, uint64_t from_pfn);
     /* A worker runs fn(arg) in a task of its own, soon: 0 or -ENOMEM. */
     int (*queue_work)(void *ctx, void (*fn)(void *arg), void *arg);
     /* True when the host's stage 2 lets it at the page (whatever the attribute says). */
@@ -181,6 +183,8 @@ int host_hyp_refuse(struct host *host, enum hyp_op op, uint64_t pfn, bool on);
  * then on (every call -EIO) but take down what there is.
  */
 bool host_access_is_fatal(struct host *host, uint64_t pfn);
+/* The kernel's own mapping of RAM has no entry for the frame: an access is a stage-1 fault. */
+bool host_direct_map_hole(const struct host *host, uint64_t pfn);
 const char *host_dead(const struct host *host); /* why, or NULL */
 
 /* ---- frames ----------------------------------------------------------------------------------------------------- */
@@ -333,6 +337,7 @@ struct memslot {
     struct gmem *gmem;
     uint64_t index; /* first page in the file */
     uint8_t *has;   /* where several VMs share the file: a bit for each page that this one's guest has; else NULL */
+    bool toggled;   /* bug slot-toggle: it has lost KVM_MEM_GUEST_MEMFD */
     struct memslot *next;
 };
 /* KVM_SET_USER_MEMORY_REGION2; size 0 deletes. */

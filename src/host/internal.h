@@ -44,7 +44,8 @@ struct frame {
 #define FRAME_WATCHED 0x40    /* a folio's first: somebody waits for references to be dropped */
 #define FRAME_TYPED 0x80      /* a folio's first: policy C's page type; the page cache's references are off the count */
 #define FRAME_EXCLUSIVE 0x100 /* a folio's first: policy E's pin */
-#define FRAME_POLICY (FRAME_FLIPPED | FRAME_NONE | FRAME_WATCHED | FRAME_TYPED | FRAME_EXCLUSIVE)
+#define FRAME_UNMAPPED 0x200  /* the kernel's direct map has no entry for it */
+#define FRAME_POLICY (FRAME_UNMAPPED | FRAME_FLIPPED | FRAME_NONE | FRAME_WATCHED | FRAME_TYPED | FRAME_EXCLUSIVE)
 #define FRAME_ORDER_SHIFT 12
 
 /* 2 MiB. */
@@ -82,6 +83,12 @@ struct gmem {
     const struct gmem_policy *policy;
     const struct gmem_tracker *tracker;
     struct vm_config config; /* of the VM that created the file */
+    struct library_page *library;
+    unsigned zaps, restores; /* of direct-map entries */
+#define GMEM_MAX_LINKED 4u
+    uint64_t linked[GMEM_MAX_LINKED]; /* further VMs that may bind it */
+    unsigned nr_linked;
+    bool dangling; /* a binding outlived its memslot (bug slot-toggle) */
     unsigned refs;
     /* invalidate_lock: exclusive for convert, punch, bind; shared for faults.  Also guards attr. */
     struct task_lock invalidate_lock;
@@ -317,6 +324,16 @@ void unmap_mapping_range(struct gmem *gmem, uint64_t start, uint64_t end);
 /* PTEs as holders of a folio: as gmem_holders() and gmem_holders_sum(). */
 unsigned pte_holders(const struct gmem *gmem, const struct folio *folio, struct holder_info *out, unsigned max);
 void pte_sum(const struct gmem *gmem, const struct folio *folio, struct holder_sum *sum);
+
+/* A guest has a page of it. */
+bool folio_of_guest(const struct host *host, const struct folio *folio);
+
+/* ---- vm.c ---- */
+/* Under the file's lock: takes a memslot from its VM and from the file. */
+void slot_unbind(struct vm *vm, struct memslot *slot);
+
+/* ---- populate.c ---- */
+bool gmem_is_linked(const struct gmem *gmem, uint64_t vm);
 
 /* ---- convert.c ---- */
 /* A conversion of [start, end) with content mode `flags`, the lock and all. */

@@ -135,7 +135,8 @@ int pkvm_vm_first_run(struct vm *vm, struct caller *caller)
                                     .created_vcpus = vm->nr_vcpus,
                                     .is_protected = vm->el2_protected,
                                     .ipa_bits = vm->config.ipa_bits,
-                                    .unshare_mode = vm->config.unshare_mode};
+                                    .unshare_mode = vm->config.unshare_mode,
+                                    .errant_panics = vm->config.bugs & HOST_BUG(HYP_2021) ? 1 : 0};
         int rc = ram_alloc(host, order_of(HYP_VM_PAGES), &vm_pfn);
         if (rc)
             return rc;

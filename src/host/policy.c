@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "src/host/policy.h"
 
+#include "src/host/library_internal.h"
+
 #include <errno.h>
 #include <stdio.h>
 
@@ -108,7 +110,7 @@ static int wait_safe(struct gmem *gmem, uint64_t index, uint64_t pfn, uint64_t d
                      struct gmem_busy *busy)
 {
     struct frame *f = frame_of(gmem->host, folio_head(gmem->host, pfn));
-    while (f->refcount != folio_nr_pages(gmem->host, pfn)) {
+    while (f->refcount != folio_nr_pages(gmem->host, pfn) + library_grabs(gmem, index)) {
         uint64_t now = sched_now();
         if (now >= deadline)
             return policy_busy(gmem, index, pfn, -EBUSY, caller, busy);
@@ -122,8 +124,7 @@ static int wait_safe(struct gmem *gmem, uint64_t index, uint64_t pfn, uint64_t d
     return 0;
 }
 
-static int check_safe_count(struct gmem *gmem, uint64_t start, uint64_t end, struct caller *caller,
-                            struct gmem_busy *busy)
+int policy_wait_safe(struct gmem *gmem, uint64_t start, uint64_t end, struct caller *caller, struct gmem_busy *busy)
 {
     uint64_t index, pfn, deadline = sched_now() + SAFE_WAIT_NS;
     for (uint64_t at = start; gmem_next_folio(gmem, at, end, &index, &pfn); at = index + 1) {
@@ -179,7 +180,7 @@ const struct gmem_policy *gmem_policy(enum gmem_policy_id id)
 {
     static const struct gmem_policy upstream = {.check = check_upstream};
     static const struct gmem_policy naive = {.check = check_naive, .check_mapped = check_naive_mapped};
-    static const struct gmem_policy safe_count = {.check = check_safe_count};
+    static const struct gmem_policy safe_count = {.check = policy_wait_safe};
     static const struct gmem_policy exclusive = {.check = check_exclusive,
                                                  .keeps_mappings = true,
                                                  .made_private = take_exclusive,

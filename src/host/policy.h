@@ -30,6 +30,9 @@ struct gmem_policy {
     void (*last_put)(struct gmem *gmem, uint64_t pfn);
 };
 
+/* Policy B's wait: until all references in the range are known ones, 10 ms at most. */
+int policy_wait_safe(struct gmem *gmem, uint64_t start, uint64_t end, struct caller *caller, struct gmem_busy *busy);
+
 const struct gmem_policy *gmem_policy(enum gmem_policy_id id);
 extern const struct gmem_policy policy_transient;
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Page tables of host processes: faults that fill them, and what empties them. */
+#include "src/host/library_internal.h"
 #include "src/host/mm_internal.h"
 #include "src/host/tracker.h"
 
@@ -193,6 +194,8 @@ static int fault_vma(struct mm *mm, const struct vma *vma, uint64_t va, bool wri
     uint64_t index = vma->index + ((va - vma->va) >> HOST_PAGE_SHIFT);
     struct ref *ref = NULL;
 
+    if (library_fault(vma->gmem, index))
+        return -EFAULT;
     for (;;) {
         int rc = fault_lookup(mm, vma->gmem, index, write, pfn, &ref);
         if (rc)
@@ -214,6 +217,7 @@ int mm_fault(struct mm *mm, uint64_t va, bool write, uint64_t *pfn)
 {
     task_lock_shared(&mm->mmap_lock);
     const struct vma *vma = vma_at(mm, va);
+    host_lock_order(mm->host, HOST_LOCK_MMAP, HOST_LOCK_INVALIDATE);
     int rc = vma ? fault_vma(mm, vma, va, write, pfn) : -ENOENT;
     task_unlock_shared(&mm->mmap_lock);
     return rc;

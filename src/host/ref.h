@@ -49,6 +49,7 @@ struct caller;
     X(ISOLATED, "isolated for migration", false, true, false, true, "migration, compaction, offlining")                \
     X(WALKER, "PFN walker", false, true, false, true, "page_idle, page table walkers")                                 \
     X(MEMORY_FAILURE, "memory failure", false, false, false, true, "MF_DELAYED: until the page is unpoisoned")         \
+    X(LIBRARY, "library grab", false, false, false, false, "guest_memfd library: a reference that it knows of: safe")  \
     X(LEND, "provide_folio", false, false, false, true, "Gunyah: lent to a guest, which is what private means there")
 
 enum ref_kind {

@@ -102,13 +102,20 @@ static int handle_abort(struct vcpu *vcpu, unsigned cpu, struct run_record *run)
         rc = RUN_EXIT;
     } else {
         struct gmem *gmem = slot->gmem;
+        struct ref *unknown = NULL;
         gmem_get(gmem);
+        /* The library does not count this one, and its holder waits for whoever waits for the count. */
+        if (vm->config.bugs & HOST_BUG(SAFE_COUNT_RACE))
+            ref_take(gmem, slot->index + (gfn - slot->gfn), REF_SPECULATIVE, "vCPU waiting for the folio lock", 0,
+                     &unknown);
         task_lock_shared(&gmem->invalidate_lock);
         sched_point("abort:locked");
         /* Whoever had the lock may have taken the slot away: the guest's access is tried again. */
         slot = vm_slot_at(vm, gfn);
         rc = slot && slot->gmem == gmem ? map_page(vcpu, cpu, slot, gfn, run, &pfn) : RUN_AGAIN;
         task_unlock_shared(&gmem->invalidate_lock);
+        if (unknown)
+            ref_drop(unknown);
         gmem_put(gmem);
     }
     host_trace(vm->host, &(struct host_event){.kind = HOST_EV_guest_abort,

@@ -85,6 +85,21 @@ static void unlink_slot(struct vm *vm, struct memslot *slot)
     gmem_put(gmem);
 }
 
+void slot_unbind(struct vm *vm, struct memslot *slot)
+{
+    const struct host_arch *arch = &vm->host->arch;
+    struct gmem *gmem = slot->gmem;
+    uint64_t start = slot->index, end = slot->index + slot->nr_pages;
+    gmem_get(gmem);
+    arch->slot_remove(arch->ctx, vm, slot);
+    gmem->dangling = gmem->dangling || slot->toggled;
+    unlink_slot(vm, slot);
+    sched_point("teardown:slot");
+    /* Pages are the host's again where the attribute says shared; who keeps attributes by VM knows nothing of them. */
+    arch->commit(arch->ctx, gmem->file, start, end);
+    gmem_put(gmem);
+}
+
 /*
  * Every page of a slot that the guest has comes back; lost ones EL2 did not
  * give.  Under the file's lock, held exclusively: a conversion of another
@@ -171,12 +186,7 @@ int vm_destroy(struct vm *vm, struct caller *caller)
         struct gmem *gmem = slot->gmem;
         gmem_get(gmem);
         task_lock_exclusive(&gmem->invalidate_lock);
-        host->arch.slot_remove(host->arch.ctx, vm, slot);
-        /* Pages that came back are the host's again: where the attribute says shared it may reach them. */
-        uint64_t start = slot->index, end = slot->index + slot->nr_pages;
-        unlink_slot(vm, slot);
-        sched_point("teardown:slot");
-        host->arch.commit(host->arch.ctx, gmem->file, start, end);
+        slot_unbind(vm, slot);
         task_unlock_exclusive(&gmem->invalidate_lock);
         gmem_put(gmem);
     }
@@ -287,13 +297,8 @@ static int delete_region(struct vm *vm, uint32_t slot_nr, struct caller *caller)
             caller_explain(caller, "slot %u: EL2 did not unshare %llu of its pages", slot_nr, (unsigned long long)lost);
             rc = -EIO;
         } else {
-            const struct host_arch *arch = &vm->host->arch;
-            uint64_t start = slot->index, end = slot->index + slot->nr_pages;
             sched_point("slot:removing");
-            arch->slot_remove(arch->ctx, vm, slot);
-            unlink_slot(vm, slot);
-            /* Who keeps attributes by VM knows nothing of these pages any more. */
-            arch->commit(arch->ctx, gmem->file, start, end);
+            slot_unbind(vm, slot);
         }
     }
     task_unlock_exclusive(&gmem->invalidate_lock);
@@ -313,7 +318,7 @@ static int check_arguments(const struct vm *vm, uint64_t gpa, uint64_t size, con
         caller_explain(caller, "gpa + size wraps around");
         return -EINVAL;
     }
-    if (!gmem || gmem->vm_id != vm->id) {
+    if (!gmem || (gmem->vm_id != vm->id && !gmem_is_linked(gmem, vm->id))) {
         caller_explain(caller, "the guest_memfd belongs to another VM");
         return -EINVAL;
     }
@@ -342,7 +347,8 @@ static int check_overlap(const struct vm *vm, uint32_t slot_nr, uint64_t gpa, ui
         }
     }
     for (const struct memslot_link *l = gmem->bindings; l; l = l->next) {
-        if (overlap(l->slot->index, l->slot->nr_pages, index, nr)) {
+        /* Of a file that is linked into several VMs each has its own bindings. */
+        if ((!gmem->nr_linked || l->vm == vm) && overlap(l->slot->index, l->slot->nr_pages, index, nr)) {
             caller_explain(caller, "slot %u binds part of this range of the file already", l->slot->slot);
             return -EEXIST;
         }
@@ -359,6 +365,12 @@ static int add_region(struct vm *vm, uint32_t slot_nr, uint64_t gpa, uint64_t si
                       struct caller *caller)
 {
     struct host *host = vm->host;
+    struct memslot *old = find_slot(vm, slot_nr);
+    if (!gmem && old && vm->config.bugs & HOST_BUG(SLOT_TOGGLE)) {
+        /* The slot is an ordinary one from now on, and nobody unbinds it when it goes. */
+        old->toggled = true;
+        return 0;
+    }
     int rc = check_arguments(vm, gpa, size, gmem, offset, caller);
     if (rc)
         return rc;
@@ -374,6 +386,11 @@ static int add_region(struct vm *vm, uint32_t slot_nr, uint64_t gpa, uint64_t si
                              .nr_pages = size >> HOST_PAGE_SHIFT,
                              .gmem = gmem,
                              .index = offset >> HOST_PAGE_SHIFT};
+    if (gmem->nr_linked && !(slot->has = calloc((slot->nr_pages + 7) / 8, 1))) {
+        free(link);
+        free(slot);
+        return -ENOMEM;
+    }
     gmem_get(gmem); /* the slot's reference */
     task_lock_exclusive(&gmem->invalidate_lock);
     rc = check_overlap(vm, slot_nr, gpa, size, gmem, offset, caller);
@@ -381,6 +398,7 @@ static int add_region(struct vm *vm, uint32_t slot_nr, uint64_t gpa, uint64_t si
         task_unlock_exclusive(&gmem->invalidate_lock);
         gmem_put(gmem);
         free(link);
+        free(slot->has);
         free(slot);
         return rc;
     }

@@ -285,6 +285,23 @@ void file_discard(void *ctx, void *file, uint64_t start, uint64_t end)
     unlock_bytes(f, prepared);
 }
 
+int file_copy(void *ctx, uint64_t to_pfn, uint64_t from_pfn)
+{
+    struct machine *m = ctx;
+    const struct stage_ops *stage = m->config.stage;
+    struct gmem *to, *from;
+    uint64_t to_index, from_index;
+    uint8_t page[HYP_PAGE_SIZE];
+    if (!host_frame_slot(m->host, to_pfn, &to, &to_index) || !host_frame_slot(m->host, from_pfn, &from, &from_index))
+        return -ENOENT;
+    struct mfile *src = gmem_file(from), *dst = gmem_file(to);
+    int rc = stage->read(m->config.stage_ctx, src, !mmu_side(src, from_index).private, from_index * HYP_PAGE_SIZE, page,
+                         sizeof(page));
+    return rc ? rc
+              : stage->write(m->config.stage_ctx, dst, !mmu_side(dst, to_index).private, to_index * HYP_PAGE_SIZE, page,
+                             sizeof(page));
+}
+
 void file_fill(void *ctx, void *file, uint64_t index, uint8_t byte)
 {
     struct machine *m = ctx;

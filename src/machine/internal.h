@@ -105,6 +105,7 @@ int file_allocate(void *ctx, void *file, uint64_t start, uint64_t end);
 void file_orphan(void *ctx, void *file, uint64_t index, uint64_t pfn);
 void file_forget(void *ctx, uint64_t pfn);
 void file_discard(void *ctx, void *file, uint64_t start, uint64_t end);
+int file_copy(void *ctx, uint64_t to_pfn, uint64_t from_pfn);
 void file_fill(void *ctx, void *file, uint64_t index, uint8_t byte);
 
 #endif

@@ -134,6 +134,7 @@ int machine_new(const struct machine_config *config, struct machine **out)
             .allocate = file_allocate,
             .discard = file_discard,
             .fill = file_fill,
+            .copy = file_copy,
             .queue_work = arch_queue_work,
             .orphan = file_orphan,
             .forget = file_forget,

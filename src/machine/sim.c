@@ -422,6 +422,8 @@ static enum sim_access kernel_load(struct sim *sim, uint64_t pfn, bool fixup, vo
 
     for (;;) {
         struct s2_walk walk;
+        if (host_direct_map_hole(machine_host(sim->machine), pfn))
+            return fixup ? SIM_EFAULT : SIM_OOPS;
         if (host_access_is_fatal(machine_host(sim->machine), pfn))
             return SIM_OOPS;
         mmu_walk_host(sim->machine, pfn, &walk);
