@@ -230,10 +230,7 @@ struct gmem_range {
 };
 /* The attribute range that holds a page. */
 struct gmem_range gmem_attr_range(const struct gmem *gmem, uint64_t index);
-static inline bool gmem_is_private(const struct gmem *gmem, uint64_t index)
-{
-    return gmem_attr_range(gmem, index).private;
-}
+bool gmem_is_private(const struct gmem *gmem, uint64_t index);
 /* The next allocated page in [start, end): false when none. */
 bool gmem_next_folio(const struct gmem *gmem, uint64_t start, uint64_t end, uint64_t *index, uint64_t *pfn);
 

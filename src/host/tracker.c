@@ -199,11 +199,30 @@ bool tracker_refuses_host(struct gmem *g, uint64_t index)
     return pfn && host_hvc(g->host, 0, HVC_host_may_access, pfn, 0, 0, 0) == 0;
 }
 
+/* What the host may reach, without a question that counts; a run of it that need not be the longest. */
+static struct range fact(const struct gmem *g, uint64_t index)
+{
+    if (!asks_hyp(g))
+        return g->tracker->range(g, index);
+    struct range r = folio_range(g, index);
+    uint64_t pfn = cache_lookup(g, index);
+    r.value = pfn && !g->host->arch.stage2_allows(g->host->arch.ctx, pfn) ? ATTR_PRIVATE : ATTR_SHARED;
+    return r;
+}
+
+bool gmem_is_private(const struct gmem *g, uint64_t index)
+{
+    return fact(g, index).value != ATTR_SHARED;
+}
+
 struct gmem_range gmem_attr_range(const struct gmem *g, uint64_t index)
 {
-    struct range r = asks_hyp(g) ? folio_range(g, index) : g->tracker->range(g, index);
-    uint64_t pfn = asks_hyp(g) ? cache_lookup(g, index) : 0;
-    if (asks_hyp(g))
-        r.value = pfn && !g->host->arch.stage2_allows(g->host->arch.ctx, pfn) ? ATTR_PRIVATE : ATTR_SHARED;
+    struct range r = fact(g, index);
+    while (r.end < g->nr_pages) {
+        struct range next = fact(g, r.end);
+        if (next.value != r.value)
+            break;
+        r.end = next.end;
+    }
     return (struct gmem_range){r.start, r.end, r.value != ATTR_SHARED, r.value == ATTR_NONE};
 }

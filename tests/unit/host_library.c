@@ -151,16 +151,14 @@ SIMWORLD(punch_is_refused, .variant = {.library = true})
 /* RFC v2: the page is freed, though the guest has it still. */
 static void punch_frees_a_guests_page(struct simworld *w)
 {
-    char seen[8] = "";
     sw_must(sw_convert(w, 0, 4, true), 0);
     assert_int_equal(sim_guest_write(w->vcpu, 2 * P, "guest", 6), 0);
     host_hyp_refuse(machine_host(w->machine), HYP_OP_RECLAIM, pfn_of(w, 2), true);
     assert_int_equal(gmem_fallocate(w->gmem, 3, 2 * P, P, &w->caller), 0);
     assert_int_equal(pfn_of(w, 2), 0);
+    expect_problem(w, "I3: free frame");
     /* The next owner of the frame cannot reach it. */
-    sw_must(sw_convert(w, 4, 1, false), 0);
     assert_int_equal(touch(w, 4), SIM_SIGSEGV);
-    (void)seen;
 }
 SIMWORLD(punch_frees_a_guests_page, .variant = {.bugs = HOST_BUG(PUNCH_IGNORES_INVALIDATE)})
 
@@ -190,7 +188,6 @@ SIMWORLD(last_close_buggy, .variant = {.bugs = HOST_BUG(DETACH_BEFORE_TRUNCATE)}
 
 static void populate(struct simworld *w)
 {
-    char seen[8] = "";
     assert_int_equal(sim_host_write(w->sim, w->mm, w->va + 8 * P, "image", 6), SIM_OK);
     assert_int_equal(sim_host_write(w->sim, w->mm, w->va + 3 * P, "inplace", 8), SIM_OK);
     assert_int_equal(gmem_populate(w->vm, 2, 1, w->mm, w->va + 8 * P, &w->caller), -EINVAL); /* shared still */
@@ -201,7 +198,6 @@ static void populate(struct simworld *w)
     sw_must(gmem_populate(w->vm, 2, 1, w->mm, w->va + 8 * P, &w->caller), 0);
     sw_must(gmem_populate(w->vm, 3, 1, NULL, 0, &w->caller), 0);
     assert_int_equal(gmem_populate(w->vm, 2, 1, w->mm, w->va + 3 * P, &w->caller), -EFAULT); /* private source */
-    (void)seen;
 }
 SIMWORLD(populate, .no_vmm = true)
 
