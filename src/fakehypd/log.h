@@ -10,8 +10,8 @@ enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_D
 int log_level_of(const char *name);
 
 /*
- * Lines go to stderr, or are appended to `path`, which stays open to the end: the thread of --seccomp=log may still have
- * something to say.  0 or -errno.
+ * Lines go to stderr, or are appended to `path`, which stays open to the end: the thread of --seccomp=log may still
+ * have something to say.  0 or -errno.
  */
 int log_open(enum log_level level, const char *path);
 

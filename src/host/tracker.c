@@ -171,17 +171,6 @@ uint64_t tracker_value(const struct gmem *g, uint64_t index)
     return g->tracker->range(g, index).value;
 }
 
-bool tracker_all(const struct gmem *g, uint64_t start, uint64_t end, uint64_t value)
-{
-    while (start < end) {
-        struct range r = g->tracker->range(g, start);
-        if (r.value != value)
-            return false;
-        start = r.end;
-    }
-    return true;
-}
-
 void tracker_store(struct gmem *g, uint64_t start, uint64_t end, uint64_t value)
 {
     while (g->tracker->reserve(g))
@@ -208,6 +197,18 @@ static struct range fact(const struct gmem *g, uint64_t index)
     uint64_t pfn = cache_lookup(g, index);
     r.value = pfn && !g->host->arch.stage2_allows(g->host->arch.ctx, pfn) ? ATTR_PRIVATE : ATTR_SHARED;
     return r;
+}
+
+/* Where the hypervisor alone knows, a wish that was made before is no reason to do nothing. */
+bool tracker_all(const struct gmem *g, uint64_t start, uint64_t end, uint64_t value)
+{
+    while (start < end) {
+        struct range r = g->tracker->range(g, start), f = fact(g, start);
+        if (r.value != value || f.value != value)
+            return false;
+        start = r.end < f.end ? r.end : f.end;
+    }
+    return true;
 }
 
 bool gmem_is_private(const struct gmem *g, uint64_t index)
