@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * A table for each scenario: a column for each run of it, a row for each step
- * whose verdict is not the same in all of them.
+ * that several of them made and whose verdict is not the same in all of these.
  */
 #include "src/scenario/play.h"
 
@@ -24,6 +24,7 @@ struct column {
     struct sc_setting setting;
     enum sc_end end;
     char reason[200];
+    char broken[WORD]; /* the invariants that did not hold, which the script may have expected */
 };
 
 struct matrix {
@@ -32,6 +33,7 @@ struct matrix {
     struct column column[COLUMNS];
     size_t nr_rows, allocated;
     struct row *rows;
+    int width; /* of a column */
 };
 
 static struct matrix *matrix(struct sc_output *out)
@@ -61,7 +63,7 @@ static bool differs(const struct matrix *m, const struct row *row)
 {
     const char *first = NULL;
     for (unsigned i = 0; i < m->nr_columns; i++) {
-        if (m->column[i].end == SC_END_NOT_LIVE)
+        if (m->column[i].end == SC_END_NOT_LIVE || !*row->word[i])
             continue;
         if (first && strcmp(first, row->word[i]))
             return true;
@@ -72,10 +74,20 @@ static bool differs(const struct matrix *m, const struct row *row)
 
 static void print_row(const struct sc_output *out, const struct matrix *m, const char *left, const char (*word)[WORD])
 {
-    fprintf(out->f, "  %-46.46s", left);
+    unsigned last = 0;
+
     for (unsigned i = 0; i < m->nr_columns; i++)
-        fprintf(out->f, "  %-12s", word[i]);
-    fprintf(out->f, "\n");
+        last = *word[i] ? i : last;
+    fprintf(out->f, "  %-46.46s", left);
+    for (unsigned i = 0; i < last; i++)
+        fprintf(out->f, "  %-*s", m->width, word[i]);
+    fprintf(out->f, "  %s\n", word[last]);
+}
+
+static void widen(struct matrix *m, const char *word)
+{
+    if ((int)strlen(word) > m->width)
+        m->width = (int)strlen(word);
 }
 
 static int by_line(const void *a, const void *b)
@@ -91,16 +103,28 @@ static void flush(struct sc_output *out)
     static const char *const ends[] = {"passed", "FAILED", "not live"};
     struct matrix *m = out->data;
     char cells[COLUMNS][WORD], left[200];
+    bool broken = false;
 
     if (!m || !m->nr_columns)
         return;
     snprintf(left, sizeof(left), "%s  %s", m->id, m->title);
-    for (unsigned i = 0; i < m->nr_columns; i++)
+    m->width = (int)strlen(ends[SC_END_NOT_LIVE]);
+    for (unsigned i = 0; i < m->nr_columns; i++) {
         head(m, i, cells[i], WORD);
+        widen(m, cells[i]);
+        broken |= *m->column[i].broken != '\0';
+    }
+    for (size_t r = 0; r < m->nr_rows; r++)
+        for (unsigned i = 0; i < m->nr_columns && differs(m, &m->rows[r]); i++)
+            widen(m, m->rows[r].word[i]);
     print_row(out, m, left, (const char(*)[WORD])cells);
     for (unsigned i = 0; i < m->nr_columns; i++)
         snprintf(cells[i], WORD, "%s", ends[m->column[i].end]);
     print_row(out, m, "", (const char(*)[WORD])cells);
+    for (unsigned i = 0; i < m->nr_columns; i++)
+        snprintf(cells[i], WORD, "%s", *m->column[i].broken ? m->column[i].broken : "-");
+    if (broken)
+        print_row(out, m, "      breaks", (const char(*)[WORD])cells);
     qsort(m->rows, m->nr_rows, sizeof(*m->rows), by_line);
     for (size_t r = 0; r < m->nr_rows; r++) {
         const struct row *row = &m->rows[r];
@@ -178,9 +202,18 @@ static void matrix_step(struct sc_output *out, const struct sc_step *step)
         snprintf(row->word[column], WORD, "%.*s", WORD - 1, step->verdict->word);
 }
 
+/* "I1: ..." */
 static void matrix_violation(struct sc_output *out, const char *text)
 {
-    matrix_say(out, text);
+    struct matrix *m = out->data;
+    struct column *c = m && m->nr_columns ? &m->column[m->nr_columns - 1] : NULL;
+    char name[WORD];
+
+    snprintf(name, sizeof(name), "%.*s", (int)strcspn(text, ":"), text);
+    if (!c || strstr(c->broken, name))
+        return;
+    size_t len = strlen(c->broken);
+    snprintf(c->broken + len, sizeof(c->broken) - len, "%s%s", len ? " " : "", name);
 }
 
 static void matrix_end(struct sc_output *out, const struct sc_play *play, enum sc_end end, const char *reason)
