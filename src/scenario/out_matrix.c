@@ -98,6 +98,24 @@ static int by_line(const void *a, const void *b)
     return x->nth < y->nth ? -1 : x->nth > y->nth;
 }
 
+/* Runs that differ, that broke something, or that failed. */
+static bool worth_telling(const struct matrix *m)
+{
+    for (size_t r = 0; r < m->nr_rows; r++)
+        if (differs(m, &m->rows[r]))
+            return true;
+    for (unsigned i = 0; i < m->nr_columns; i++)
+        if (m->column[i].end == SC_END_FAILED || *m->column[i].broken)
+            return true;
+    return false;
+}
+
+static void forget(struct matrix *m)
+{
+    free(m->rows);
+    *m = (struct matrix){.nr_columns = 0};
+}
+
 static void flush(struct sc_output *out)
 {
     static const char *const ends[] = {"passed", "FAILED", "not live"};
@@ -107,6 +125,10 @@ static void flush(struct sc_output *out)
 
     if (!m || !m->nr_columns)
         return;
+    if (out->quiet && !worth_telling(m)) {
+        forget(m);
+        return;
+    }
     snprintf(left, sizeof(left), "%s  %s", m->id, m->title);
     m->width = (int)strlen(ends[SC_END_NOT_LIVE]);
     for (unsigned i = 0; i < m->nr_columns; i++) {
@@ -137,8 +159,7 @@ static void flush(struct sc_output *out)
         if (m->column[i].end == SC_END_FAILED)
             fprintf(out->f, "  %s: %s\n", ends[SC_END_FAILED], m->column[i].reason);
     fprintf(out->f, "\n");
-    free(m->rows);
-    *m = (struct matrix){.nr_columns = 0};
+    forget(m);
 }
 
 /* ---- collecting ------------------------------------------------------------------------------------------------- */

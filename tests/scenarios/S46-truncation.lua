@@ -31,28 +31,23 @@ function play()
   w.vmm:punch(3):expect "0"
   w.file:page(3):has { allocated = 0 }
 
-  if tracker == "inode" or tracker == "vm" then
-    say "The state belongs to the offset and stays private."
-    w.file:page(3):has { attr = PRIVATE }
-    w.vmm:touch(3):expect "SIGBUS"
-  elseif tracker == "folio" then
-    say "The state went with the folio: the offset is what the file began with, shared.  The host walks in."
-    w.file:page(3):has { attr = SHARED }
-    w.vmm:write(3, "mine"):expect "0"
-  else
-    say "Only the hypervisor knows, and it knows pages: where there is none it has nothing to say against the host."
-    w.file:page(3):has { attr = SHARED }
-    w.vmm:write(3, "mine"):expect "0"
-  end
+  say(({
+    inode = "The state belongs to the offset of the file, and stays.",
+    vm = "The state belongs to the gfn, and stays.",
+    folio = "The state went with the folio: the offset is what the file began with, shared.  The host walks in.",
+    hyp = "Only the hypervisor knows, and it knows pages: where there is none it has nothing to say against the host.",
+  })[tracker])
+  w.file:page(3):has { attr = { inode = PRIVATE, vm = PRIVATE, folio = SHARED, hyp = SHARED } }
+  w.vmm:write(3, "mine"):expect { inode = "SIGBUS", vm = "SIGBUS", folio = "0", hyp = "0" }
 
-  say "What the guest had there is lost to it, and it finds out."
-  if tracker == "folio" then
-    w.guest:read(3):expect { pkvm = "EXIT_MEMORY_FAULT", ["sw-protected"] = "0" }
+  say "What the guest had there is lost to it, and it finds out.  (pKVM has no call for it: the IPA is dead.)"
+  local v = w.guest:read(3)
+  if tracker == "folio" and hyp == "pkvm" then
+    v:expect "EXIT_MEMORY_FAULT"
   elseif hyp == "pkvm" then
-    say "pKVM has no call for it: the page was taken by force, and its IPA is dead."
-    w.guest:read(3):expect "EFAULT"
+    v:expect "EFAULT"
   else
-    w.guest:read(3):expect "0":reads { hyp = "mine", _ = "" }
+    v:expect "0":reads { inode = "", vm = "", folio = "mine", hyp = "mine" }
   end
   if tracker == "inode" then
     rest()
