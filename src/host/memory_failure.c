@@ -14,9 +14,9 @@ bool host_frame_poisoned(const struct host *host, uint64_t pfn)
 
 /* collect_procs() and kill_procs(). */
 struct victims {
-    struct host *host;
     unsigned flags;
     bool folio_dirty;
+    bool all; /* whatever they have done to it */
 };
 
 static void signal_one(void *ctx, struct mm *mm, const struct pte *pte)
@@ -24,7 +24,7 @@ static void signal_one(void *ctx, struct mm *mm, const struct pte *pte)
     const struct victims *v = ctx;
     bool now = v->flags & MF_ACTION_REQUIRED;
     /* A clean page can be had again: nobody need die for it. */
-    if (!(pte->dirty || v->folio_dirty) || !(now || mm->mce_early))
+    if (!v->all && (!(pte->dirty || v->folio_dirty) || !(now || mm->mce_early)))
         return;
     mm->signals++;
     mm->signal_code = now ? BUS_MCEERR_AR : BUS_MCEERR_AO;
@@ -35,7 +35,8 @@ static void unmap_everywhere(struct gmem *gmem, uint64_t index, uint64_t pfn, un
 {
     struct host *host = gmem->host;
     struct frame *f = frame_of(host, pfn);
-    struct victims victims = {.host = host, .flags = flags, .folio_dirty = f->flags & FRAME_DIRTY};
+    struct victims victims = {
+        .flags = flags, .folio_dirty = f->flags & FRAME_DIRTY, .all = gmem->config.bugs & HOST_BUG(MF_EBUSY)};
     const struct folio page = {.pfn = pfn, .index = index, .nr = 1};
 
     each_pte(gmem, &page, signal_one, &victims);
@@ -53,7 +54,9 @@ static int fail_page(struct gmem *gmem, uint64_t index, uint64_t pfn, unsigned f
         return rc;
     frame_of(gmem->host, pfn)->flags |= FRAME_POISON;
     unmap_everywhere(gmem, index, pfn, flags);
-    return 0;
+    /* Before MF_DELAYED: the page was not seen to be dealt with, so that all were killed and the caller told it failed.
+     */
+    return gmem->config.bugs & HOST_BUG(MF_EBUSY) ? -EBUSY : 0;
 }
 
 int host_memory_failure(struct host *host, uint64_t pfn, unsigned flags)

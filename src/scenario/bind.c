@@ -675,11 +675,16 @@ static int op_run_to(lua_State *L)
     return 1;
 }
 
-/* c:run() -> "ended" or "waits" */
+/* c:run([label]) -> "ended", "waits", or "stopped" at the label */
 static int op_run(lua_State *L)
 {
+    static const char *const words[] = {[SC_OP_ENDED] = "ended", [SC_OP_WAITS] = "waits", [SC_OP_STOPPED] = "stopped"};
     struct op *op = luaL_checkudata(L, 1, OP);
-    lua_pushstring(L, advance(L, op, NULL) == SC_OP_ENDED ? "ended" : "waits");
+    const char *label = luaL_optstring(L, 2, NULL);
+
+    if (label)
+        check_label(L, label);
+    lua_pushstring(L, words[advance(L, op, label)]);
     return 1;
 }
 

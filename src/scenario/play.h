@@ -12,7 +12,7 @@
 
 struct lua_State;
 
-#define SC_MAX_WORLDS 64
+#define SC_MAX_WORLDS 1024
 #define SC_MAX_VIOLATIONS 16
 #define SC_NAMES 8
 

@@ -102,6 +102,8 @@ static void settle(struct sc_sim *w)
 static void op_task(void *arg)
 {
     struct sc_op *op = arg;
+    if (sc_verbs[op->call.verb].actor == SC_PROCESS)
+        sched_set_cpu(op->w->process[op->call.self].cpu);
     op->fn(op->w, &op->call, &op->verdict);
     op->ended = true;
     op->task = NULL;
@@ -393,6 +395,7 @@ static void take_apart(struct sc_sim *w, const struct sc_call *c, struct sc_verd
             gmem_unpin(w->pin[i].ref);
     for (unsigned i = 0; i < w->nr_pipes; i++)
         pipe_free(w->pipe[i]);
+    sim_model_end(w);
     for (unsigned i = 0; i < w->nr_vms; i++) {
         struct caller caller = {.program = "scenario"};
         int rc = w->vm[i].vm ? vm_destroy(w->vm[i].vm, &caller) : 0;

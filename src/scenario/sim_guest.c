@@ -111,7 +111,8 @@ static void exit_verdict(struct sim_vcpu *v, struct sc_verdict *out)
                  {KVM_EXIT_MEMORY_FAULT, "EXIT_MEMORY_FAULT"}};
 
     sc_rc(out, v->rc);
-    for (unsigned i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+    /* With EHWPOISON the exit is the same, and the errno is what the VMM must look at. */
+    for (unsigned i = 0; i < sizeof(words) / sizeof(words[0]) && v->rc != -EHWPOISON; i++)
         if (v->run.exit_reason == words[i].reason)
             sc_word(out, "%s", words[i].word);
     out->value = (int64_t)(v->run.exit_reason == KVM_EXIT_HYPERCALL ? v->run.args[0] : v->run.gpa);

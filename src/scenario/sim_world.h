@@ -19,10 +19,14 @@
 #define SIM_MAX_VMS 4
 #define SIM_MAX_PINS 64
 #define SIM_MAX_PIPES 16
+#define SIM_MAX_DEVICES 8
+#define SIM_MAX_REFS 8
+#define SIM_MAX_FAILED 16
 
 struct sim_process {
     char name[32];
     struct mm *mm; /* NULL: it has exited */
+    unsigned cpu;
     struct caller caller;
 };
 
@@ -71,6 +75,12 @@ struct sim_pin {
     int process;
 };
 
+/* References of the kernel's own. */
+struct sim_refs {
+    struct ref **ref;
+    uint64_t nr;
+};
+
 struct sc_sim {
     struct sc_world_config config;
     int variant[VARIANT_BUG]; /* by enum variant_kind */
@@ -87,6 +97,10 @@ struct sc_sim {
     struct sim_vm vm[SIM_MAX_VMS];
     struct sim_pin pin[SIM_MAX_PINS];
     struct pipe *pipe[SIM_MAX_PIPES];
+    unsigned nr_devices, nr_refs, nr_failed;
+    struct device *device[SIM_MAX_DEVICES];
+    struct sim_refs refs[SIM_MAX_REFS];
+    uint64_t failed[SIM_MAX_FAILED]; /* frames that were poisoned */
 
     struct sc_op *ops;
     struct storm *storm; /* while one is on */
@@ -102,6 +116,9 @@ int sim_add_process(struct sc_sim *w, const char *name, struct sc_verdict *v);
 /* The same without an address space yet. */
 int sim_new_process(struct sc_sim *w, const char *name, struct sc_verdict *v);
 int sim_add_view(struct sc_sim *w, int process, int file, uint64_t page, uint64_t nr, struct sc_verdict *v);
+
+/* (task) The end of devices, of the kernel's references and of failed memory, before that of the files. */
+void sim_model_end(struct sc_sim *w);
 
 /* After a process may have died: what it held is no handle any more. */
 void sim_forget_dead(struct sc_sim *w);

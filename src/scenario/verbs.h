@@ -115,6 +115,55 @@
     X(KERN, counts, "", "counts", VERDICT, NOT_LIVE, "the daemon does not show these",                                 \
       "for :has{}: hyp_asked (faults that asked the hypervisor), frames (that hold pages of files)")
 
+/* What the model alone has: its CPUs, devices, the kernel's own references, memory that fails. */
+#define SC_VERBS_MODEL(X)                                                                                              \
+    X(PROCESS, gup, "page nr=1 kind:text=FOLL_PIN label:text= view:handle=0",                                          \
+      "{kind} by address of {page+nr}: {label}", VERDICT, NOT_LIVE, "the real kernel's walk stops for nobody",         \
+      "get_user_pages_fast() or pin_user_pages_fast(): the fast walk, then the slow path, with the points gup:*; the " \
+      "verdict is a handle for unpin")                                                                                 \
+    X(PROCESS, on_cpu, "cpu", "goes on on CPU {cpu}", VERDICT, NOT_LIVE, "the model's CPUs are not the machine's",     \
+      "its calls run there from now on: LRU batches and TLBs are a CPU's")                                             \
+    X(PROCESS, mce_kill, "early", "PR_MCE_KILL: early {early}", VERDICT, NOT_LIVE,                                     \
+      "no memory of the real machine is made to fail",                                                                 \
+      "1: SIGBUS as soon as memory fails that it has mapped and written; 0: when it touches it")                       \
+    X(PROCESS, signals, "", "looks at its signals", VERDICT, NOT_LIVE,                                                 \
+      "no memory of the real machine is made to fail",                                                                 \
+      "SIGBUS that it was sent without an access: for :has{}: signals (how many), code of the last one (4 "            \
+      "BUS_MCEERR_AR, 5 BUS_MCEERR_AO)")                                                                               \
+    X(PROCESS, d_state, "on", "uninterruptible sleep: {on}", VERDICT, NOT_LIVE,                                        \
+      "no real process can be put there at will", "1: SIGKILL (EBUSY) has no effect until it is 0 again")              \
+    X(KERN, ref, "page kind:text count=1 label:text= file:file=0", "{count} times {kind} of page {page}: {label}",     \
+      VERDICT, NOT_LIVE, "the real kernel takes its own",                                                              \
+      "references of any kind of background.md 0.3, by the name that refusals give it; the verdict is a handle for "   \
+      "put.  ENOENT: a hole")                                                                                          \
+    X(KERN, put, "refs:handle count=0", "puts {count} of references {refs}", VERDICT, NOT_LIVE,                        \
+      "the real kernel puts its own", "drops that many of them, all with 0")                                           \
+    X(KERN, lru_batches, "on", "new folios wait in LRU batches: {on}", VERDICT, NOT_LIVE,                              \
+      "the real kernel has them always, for its own folios",                                                           \
+      "1: a page that is allocated from now on waits in the batch of the CPU, which holds a reference")                \
+    X(KERN, lru, "", "LRU drains so far", VERDICT, NOT_LIVE, "the real kernel's drains are its own",                   \
+      "for :has{}: here (lru_add_drain), all (lru_add_drain_all)")                                                     \
+    X(KERN, tlb, "mode:text", "TLBs are flushed by {mode}", VERDICT, NOT_LIVE, "the real machine has the way it has",  \
+      "\"ipi\": as x86, the unmap waits for a CPU that walks page tables with IRQs off; \"broadcast\": as arm64")      \
+    X(KERN, tlb_has, "cpu page file:file=0", "looks whether CPU {cpu} has page {page} in its TLB", VERDICT, NOT_LIVE,  \
+      "a real TLB tells nobody", "value: 1 or 0")                                                                      \
+    X(KERN, memory_failure, "page action_required=0 file:file=0", "the memory of page {page} fails", VERDICT,          \
+      NOT_LIVE, "no memory of the real machine is made to fail",                                                       \
+      "memory_failure(), with action_required 1 MF_ACTION_REQUIRED: 0 or an errno; for :has{}: pfn")                   \
+    X(KERN, unpoison, "pfn", "unpoisons pfn {pfn}", VERDICT, NOT_LIVE,                                                 \
+      "no memory of the real machine is made to fail", "unpoison_memory(): 0 or ENOENT")                               \
+    X(DEVICE, map, "process:process page nr=1 iova=0 view:handle=0", "maps {page+nr} at IOVA page {iova}", VERDICT,    \
+      NOT_LIVE, "a real device would be needed",                                                                       \
+      "VFIO_IOMMU_MAP_DMA of memory of the process: FOLL_LONGTERM pins and entries of the IOMMU's table")              \
+    X(DEVICE, unmap, "iova=0 nr=1", "unmaps {nr} pages at IOVA page {iova}", VERDICT, NOT_LIVE,                        \
+      "a real device would be needed", "VFIO_IOMMU_UNMAP_DMA of whole mappings; value: how many pages")                \
+    X(DEVICE, dma_read, "iova bytes=16", "DMA read at IOVA page {iova}", VERDICT, NOT_LIVE,                            \
+      "a real device would be needed", "0 with the bytes, or EFAULT: an IOMMU fault.  Stage 2 is not consulted")       \
+    X(DEVICE, dma_write, "iova text:text", "DMA write of \"{text}\" at IOVA page {iova}", VERDICT, NOT_LIVE,           \
+      "a real device would be needed", "as dma_read")                                                                  \
+    X(WORLD, device, "name:text", "device {name} is assigned", DEVICE, NOT_LIVE, "a real device would be needed",      \
+      "a device behind the IOMMU, which has nothing mapped yet")
+
 #define SC_VERBS_FILE(X)                                                                                               \
     X(FILE, page, "page", "page {page}", VERDICT, LIVE, "the daemon's report of the page",                             \
       "for :has{}: attr, allocated, pfn, ref, map, holders (how many), refs (what they add up to)")                    \
@@ -155,6 +204,7 @@
 #define SC_RUNNER_VERBS(X)                                                                                             \
     SC_VERBS_KERN(X)                                                                                                   \
     SC_VERBS_FILE(X)                                                                                                   \
+    SC_VERBS_MODEL(X)                                                                                                  \
     SC_VERBS_WORLD(X)
 
 #define SC_VERBS(X)                                                                                                    \

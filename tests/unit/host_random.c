@@ -21,7 +21,7 @@
 #define PROCESSES 2u
 #define HANDLES 24u
 #define PUNCH (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
-#define DEFAULT_COUNT 20000u
+#define DEFAULT_COUNT 100000u
 #define LOOK_EVERY 500u
 
 static uint64_t rnd_state;
