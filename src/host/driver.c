@@ -295,7 +295,7 @@ bool host_access_is_fatal(struct host *host, uint64_t pfn)
                  "machine check: the kernel touched private page 0x%llx of guest_memfd %u, which hypervisor "
                  "\"firmware\" keeps encrypted",
                  (unsigned long long)index, gmem->id);
-    host_splat(host, "%s", host->dead);
+    host_splat(host, "I8: the host died: %s", host->dead);
     return true;
 }
 

@@ -171,6 +171,9 @@ bool folio_in_use(struct gmem *gmem, uint64_t index, uint64_t pfn, struct lru_dr
     if (folio_maybe_dma_pinned(host, pfn) || folio_mapcount(host, pfn))
         return true;
     uint32_t expected = (uint32_t)folio_nr_pages(host, pfn) + 1;
+    /* Nobody could see the walker take its reference and put it: of a clean folio that is spared. */
+    if (folio_refcount(host, pfn) + 1 == expected)
+        return false;
     ref_init(&walk, gmem, index, REF_LOOKUP, "conversion check", 0, &page);
     if (ref_add_page(&walk, pfn))
         return true;
