@@ -32,6 +32,11 @@ _fakehyp() {
 
     case $value in
     '')
+        if [[ $cur != -* && $help == *'FILE|FOLDER...'* ]]; then
+            compopt -o filenames 2>/dev/null
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+        fi
         if [[ $cur == -* || ${#choices[@]} -eq 0 ]]; then
             choices=("${options[@]}")
         fi

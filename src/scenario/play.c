@@ -11,7 +11,7 @@
 
 #define LUA_BYTES_MAX (UINT64_C(64) << 20)
 #define HOOK_EVERY 100000
-#define HOOKS_MAX 2000 /* 200 million instructions: minutes */
+#define HOOKS_MAX 500 /* 50 million instructions: a second or so */
 
 /* ---- the oracle ------------------------------------------------------------------------------------------------- */
 

@@ -5,7 +5,7 @@
  *
  * To add one: a row here, `sim_ACTOR_VERB()` in src/scenario/sim_*.c, and, when
  * the row says LIVE, `live_ACTOR_VERB()` in src/scenario/live_*.c; the linker
- * misses what is forgotten.  The three headers generate the prototypes.
+ * misses what is forgotten.  Then `make verbs-page`, which puts it into the manual.
  *
  * X(actor, name, signature, narration, result, stage, live, meaning)
  *
@@ -28,7 +28,7 @@
 #define SRC_SCENARIO_VERBS_H
 
 #define SC_VERBS_PROCESS(X)                                                                                            \
-    X(PROCESS, convert, "page nr=1 attr:attr file:file=0", "convert {page+nr} to {attr}", VERDICT, LIVE,               \
+    X(PROCESS, convert, "page nr attr:attr file:file=0", "convert {page+nr} to {attr}", VERDICT, LIVE,                 \
       "the process asks the daemon for it",                                                                            \
       "KVM_SET_MEMORY_ATTRIBUTES2 on the guest_memfd.  EAGAIN@n: page n is in use, and the verdict has its holders")   \
     X(PROCESS, convert_raw, "offset_bytes size_bytes attributes flags=0 file:file=0",                                  \
