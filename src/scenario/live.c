@@ -32,8 +32,9 @@ struct sc_op {
     struct sc_op *next;
 };
 
-/* One daemon for all plays: it is started with the first world and stopped by sc_live_close(). */
+/* One daemon for all worlds that are open: what one of them does to its host is over with it. */
 static struct live_daemon daemon_;
+static unsigned nr_worlds;
 
 typedef void runner_fn(struct sc_live *w, const struct sc_call *c, struct sc_verdict *v);
 
@@ -431,6 +432,7 @@ static void *live_world_new(const struct sc_world_config *config, char *why, siz
         snprintf(why, size, "%s", problem ? problem : "no memory");
         return NULL;
     }
+    nr_worlds++;
     w->daemon = &daemon_;
     daemon_.worlds++;
     w->config = *config;
@@ -516,6 +518,8 @@ static void live_world_free(void *world, sc_report_fn *report, void *ctx)
     if (w->daemon->spoilt && !w->daemon->worlds)
         live_daemon_stop(w->daemon);
     free(w);
+    if (!--nr_worlds)
+        live_daemon_stop(&daemon_);
 }
 
 /* ---- looking ---------------------------------------------------------------------------------------------------- */
@@ -576,15 +580,9 @@ static const char *live_lacks(void)
     return why;
 }
 
-static void live_close(void)
-{
-    live_daemon_stop(&daemon_);
-}
-
 const struct sc_stage sc_live_stage = {
     .name = "live",
     .lacks = live_lacks,
-    .close = live_close,
     .world_new = live_world_new,
     .world_free = live_world_free,
     .perform = live_perform,

@@ -187,8 +187,6 @@ int sc_run(const struct sc_options *options)
                 options->hyp ? options->hyp : "any");
         run.unusable = true;
     }
-    if (run.stage->close)
-        run.stage->close();
     run.out.ops->total(&run.out, &run.totals);
     return run.unusable ? 2 : run.totals.failed ? 1 : 0;
 }

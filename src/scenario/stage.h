@@ -43,9 +43,8 @@ typedef void sc_report_fn(void *ctx, const char *text);
 
 struct sc_stage {
     const char *name; /* "sim" or "live" */
-    /* NULL, or why this machine cannot play on it.  May be NULL, as close(), which follows the last play. */
+    /* NULL, or why this machine cannot play on it.  May be NULL: it always can. */
     const char *(*lacks)(void);
-    void (*close)(void);
     /* A VM, its file, its VMM that has it mapped.  NULL after words in `why`. */
     void *(*world_new)(const struct sc_world_config *config, char *why, size_t size);
     /* Lets what was started end, takes everything down and looks whether anything is left: reports each problem. */
