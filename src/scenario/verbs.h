@@ -173,7 +173,7 @@
       "value: equal before and after a call that changes nothing")
 
 #define SC_VERBS_VM(X)                                                                                                 \
-    X(VM, set_attributes, "gfn nr=1 attr:attr", "attributes of gfns {gfn+nr}: {attr}", VERDICT, LIVE,                  \
+    X(VM, set_attributes, "gfn nr attr:attr", "attributes of gfns {gfn+nr}: {attr}", VERDICT, LIVE,                    \
       "fakehyp_set_memory_attributes() of the VMM",                                                                    \
       "KVM_SET_MEMORY_ATTRIBUTES on the VM: the interface where the tracker is vm, ENOTTY where it is not")            \
     X(VM, destroy, "", "is destroyed", VERDICT, LIVE, "fakehyp_vm_destroy()", "the guest ends, its memory is reclaimed")

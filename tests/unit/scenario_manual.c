@@ -136,12 +136,14 @@ static void table_is_sound(void **state)
         }
         assert_int_equal(nr, words);
         for (unsigned i = 0; i < nr; i++) {
-            assert_true(params[i].has_default || !optional);
+            if (optional && !params[i].has_default)
+                fail_msg("%s: \"%s\": arguments that may be left out come last", info->name, info->signature);
             optional = params[i].has_default;
         }
         for (const char *s = info->narration; (s = strchr(s, '{')); s++) {
             size_t len = strcspn(s + 1, "}+");
-            assert_true(has_param(params, nr, s + 1, len));
+            if (!has_param(params, nr, s + 1, len))
+                fail_msg("%s: \"%s\" names no argument", info->name, s);
             if (s[1 + len] == '+')
                 assert_true(has_param(params, nr, s + len + 2, strcspn(s + len + 2, "}")));
         }
