@@ -304,10 +304,22 @@ static void map_files(struct escape *e)
     close(fd);
 }
 
+/* Of a mapping that is there, this program's first: without one the answer is ENOENT for everybody. */
 static const char *no_map_files(void)
 {
-    char path[] = "/proc/self/map_files/0-1000";
-    return open(path, O_RDONLY) < 0 && errno == EPERM ? "CAP_CHECKPOINT_RESTORE is needed" : NULL;
+    FILE *maps = fopen("/proc/self/maps", "re");
+    unsigned long start = 0, end = 0;
+    char path[80];
+
+    if (!maps || fscanf(maps, "%lx-%lx", &start, &end) != 2)
+        start = end = 0;
+    if (maps)
+        fclose(maps);
+    snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", start, end);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0)
+        close(fd);
+    return fd < 0 && errno == EPERM ? "CAP_CHECKPOINT_RESTORE is needed" : NULL;
 }
 
 #define LOOKS_AFTER_CLOSE 64u
