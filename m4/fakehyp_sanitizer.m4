@@ -9,6 +9,11 @@
 # program with that list: thread, for one, excludes address.
 #
 # Undefined behaviour is made fatal, or a test that runs into it would pass.
+#
+# ThreadSanitizer leaves a program 1.5 TiB of addresses, of which their
+# randomization takes up to one: FIXED_ADDRESSES runs a program without it, so
+# that a guest of 40 IPA bits has room.  It is empty where that is not allowed.
+# NO_THREAD_SANITIZER is for code that knows no threads.
 AC_DEFUN([FAKEHYP_WITH_SANITIZER], [
     AC_ARG_WITH([sanitizer],
         [AS_HELP_STRING([--with-sanitizer=LIST],
@@ -31,6 +36,21 @@ AC_DEFUN([FAKEHYP_WITH_SANITIZER], [
              [AC_MSG_RESULT([no])
               AC_MSG_ERROR([$CC cannot link with -fsanitize=$with_sanitizer; config.log tells why])])
          CFLAGS=$fakehyp_save_CFLAGS])
+    FIXED_ADDRESSES=
+    NO_THREAD_SANITIZER=
+    AS_CASE([,$with_sanitizer,],
+        [*,thread,*],
+        [thread_sanitizer=yes
+         NO_THREAD_SANITIZER=-fno-sanitize=thread
+         AC_MSG_CHECKING([whether setarch -R works])
+         AS_IF([setarch -R true 2>/dev/null],
+             [FIXED_ADDRESSES="setarch -R"
+              AC_MSG_RESULT([yes])],
+             [AC_MSG_RESULT([no, guests of 40 IPA bits may lack room])])],
+        [thread_sanitizer=no])
+    AM_CONDITIONAL([THREAD_SANITIZER], [test "$thread_sanitizer" = yes])
+    AC_SUBST([FIXED_ADDRESSES])
+    AC_SUBST([NO_THREAD_SANITIZER])
     AC_SUBST([SANITIZER_CFLAGS])
     AC_SUBST([SANITIZER_LDFLAGS])
     AC_SUBST([NO_UNDEFINED])

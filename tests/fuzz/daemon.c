@@ -18,6 +18,10 @@
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/inproc.h"
 
+#ifdef __SANITIZE_THREAD__
+const char fuzz_not_here[] = "ThreadSanitizer takes each clone() for a fork, and the guests here share our memory";
+#endif
+
 #define PAGE UINT64_C(4096)
 #define MOST_STEPS 64
 #define VIEW_BASE UINT64_C(0x200000000000)

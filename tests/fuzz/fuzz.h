@@ -15,6 +15,8 @@
 #include <stdlib.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+/* A target may have this: why its inputs cannot be played here. */
+extern const char fuzz_not_here[] __attribute__((weak));
 
 #define FUZZ_CHECK(what)                                                                                               \
     do {                                                                                                               \

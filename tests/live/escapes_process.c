@@ -65,6 +65,15 @@ static void bare_clone_dofork(struct escape *e)
     bare_clone(e);
 }
 
+static const char *fork_of_tsan(void)
+{
+#ifdef __SANITIZE_THREAD__
+    return "ThreadSanitizer takes each clone() for a fork";
+#else
+    return NULL;
+#endif
+}
+
 static int look_in_clone(void *arg)
 {
     struct escape *e = arg;
@@ -482,8 +491,10 @@ static const struct escape_row rows[] = {
     ROW("bare clone after MADV_DOFORK", "the program takes MADV_DONTFORK back, then SYS_clone", DECLARED,
         "the child's copy of the view is not registered; do not undo the library's advice", bare_clone_dofork),
     ROW("vfork", "CLONE_VM and CLONE_VFORK", HARMLESS, SAME_MEMORY, child_of_vfork),
-    ROW("clone with CLONE_VM", "a process in the same memory", HARMLESS, SAME_MEMORY, clone_vm),
-    ROW("clone with CLONE_VM, CLONE_FILES", "a thread that libc does not know", HARMLESS, SAME_MEMORY, clone_vm_files),
+    ROW("clone with CLONE_VM", "a process in the same memory", HARMLESS, SAME_MEMORY, clone_vm,
+        .missing = fork_of_tsan),
+    ROW("clone with CLONE_VM, CLONE_FILES", "a thread that libc does not know", HARMLESS, SAME_MEMORY, clone_vm_files,
+        .missing = fork_of_tsan),
     ROW("posix_spawn", "the new program looks for the descriptor, and where the view was", CLOSED, NO_DESCRIPTOR,
         spawned),
     ROW("posix_spawn with the descriptor", "it is handed over and mapped", DECLARED, ZEROS, spawned_with_descriptor),

@@ -22,7 +22,11 @@
 /* Not a load, but a nuisance: so often. */
 #define MISCHIEF_MS 5
 #define UNREAD_REQUESTS 500u
+#ifdef __SANITIZE_THREAD__
+#define MANY_REQUESTS 500u /* each is a task, with a thread's worth of shadow to be cleared */
+#else
 #define MANY_REQUESTS 10000u
+#endif
 #define PATIENCE_MS 10000
 
 /* ---- the protocol by hand, in a process that must not fail with cmocka's means -------------------------------- */

@@ -10,6 +10,11 @@
 #include <unistd.h>
 
 #define AUDIT_MS 100
+#ifdef __SANITIZE_THREAD__
+#define CONVERSIONS 500 /* each task begins with a thread's worth of shadow that is cleared */
+#else
+#define CONVERSIONS 2000
+#endif
 
 static void print_totals(const struct load *load, double seconds, unsigned audits)
 {
@@ -37,7 +42,7 @@ static bool all_idle(const struct load *load)
 
 static void soak(void **state)
 {
-    uint64_t target = rig_env("FAKEHYP_SOAK_COUNT", 2000), begin = rig_now_ns();
+    uint64_t target = rig_env("FAKEHYP_SOAK_COUNT", CONVERSIONS), begin = rig_now_ns();
     struct load *load = load_new(rig.socket);
     pid_t pid[LOAD_VMMS];
     unsigned audits = 0;

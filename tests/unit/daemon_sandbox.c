@@ -183,8 +183,10 @@ static void assert_killed(struct rig *rig, const char *extra, const char *call)
     kill(rig->pid, TEST_SIGNAL);
     assert_int_equal(rig_wait(rig->pid), 128 + SIGSYS);
     snprintf(words, sizeof(words), "error: seccomp: the system call %s (", call);
+#ifndef __SANITIZE_THREAD__ /* which puts the handler of SIGSYS off until the process is gone */
     assert_true(rig_logged(rig, words));
     assert_true(rig_logged(rig, "--seccomp=log lets such calls pass"));
+#endif
 }
 
 static void test_kill(void **state)
