@@ -52,7 +52,8 @@ static const struct option_info infos[CTL_NR_OPTS] = {
     [CTL_OPT_STEP] = {"step", 'S', KIND_FLAG, NULL, "wait for Enter after each step", 0},
     [CTL_OPT_PREDICT] = {"predict", 'P', KIND_FLAG, NULL, "ask for each verdict before it is shown", 0},
     [CTL_OPT_VERBOSE] = {"verbose", 'v', KIND_FLAG, NULL, "narrate each step, of a folder's scenarios too", 0},
-    [CTL_OPT_QUIET] = {"quiet", 'q', KIND_FLAG, NULL, "print what fails and the totals only; of a matrix what differs", 0},
+    [CTL_OPT_QUIET] = {"quiet", 'q', KIND_FLAG, NULL, "print what fails and the totals only; of a matrix what differs",
+                       0},
 };
 
 /* Values of the long forms: out of the way of the letters. */
