@@ -119,7 +119,8 @@
 #define SC_VERBS_MODEL(X)                                                                                              \
     X(PROCESS, gup, "page nr=1 kind:text=FOLL_PIN label:text= view:handle=0",                                          \
       "{kind} by address of {page+nr}: {label}", VERDICT, NOT_LIVE, "the real kernel's walk stops for nobody",         \
-      "get_user_pages_fast() or pin_user_pages_fast(): the fast walk, then the slow path, with the points gup:*; the " \
+      "get_user_pages_fast() or pin_user_pages_fast(): the fast walk, then the slow path, with the points of gup; "    \
+      "the "                                                                                                           \
       "verdict is a handle for unpin")                                                                                 \
     X(PROCESS, on_cpu, "cpu", "goes on on CPU {cpu}", VERDICT, NOT_LIVE, "the model's CPUs are not the machine's",     \
       "its calls run there from now on: LRU batches and TLBs are a CPU's")                                             \
