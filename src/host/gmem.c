@@ -99,6 +99,14 @@ bool folio_of_guest(const struct host *host, const struct folio *folio)
     return has;
 }
 
+void gmem_look_at_bindings(struct gmem *g)
+{
+    if (g->dangling)
+        host_splat(g->host, "KASAN: slab-use-after-free: guest_memfd %u has a binding of a memslot that is freed",
+                   g->id);
+    g->dangling = false;
+}
+
 /* kvm_gmem_release() and the inode's eviction: no memslot is left, so nothing here belongs to a guest. */
 static void gmem_destroy(struct gmem *g)
 {
@@ -106,8 +114,7 @@ static void gmem_destroy(struct gmem *g)
     uint64_t index, pfn, freed = 0;
 
     assert(!g->bindings);
-    if (g->dangling)
-        host_splat(host, "KASAN: slab-use-after-free: guest_memfd %u has a binding of a memslot that is freed", g->id);
+    gmem_look_at_bindings(g);
     library_free(g);
     refs_orphan(g);
     for (uint64_t at = 0; gmem_next_folio(g, at, g->nr_pages, &index, &pfn);) {

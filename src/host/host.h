@@ -118,6 +118,8 @@ struct host_arch {
     void (*fill)(void *ctx, void *file, uint64_t index, uint8_t byte);
     /* Copies a page's bytes from frame to frame, wherever they are: 0 or -ENOMEM. */
     int (*copy)(void *ctx, uint64_t to_pfn, uint64_t from_pfn);
+    /* EL2 has panicked and answers nothing any more. */
+    bool (*stands_still)(void *ctx);
     /* A worker runs fn(arg) in a task of its own, soon: 0 or -ENOMEM. */
     int (*queue_work)(void *ctx, void (*fn)(void *arg), void *arg);
     /* True when the host's stage 2 lets it at the page (whatever the attribute says). */

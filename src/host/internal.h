@@ -325,6 +325,8 @@ void unmap_mapping_range(struct gmem *gmem, uint64_t start, uint64_t end);
 unsigned pte_holders(const struct gmem *gmem, const struct folio *folio, struct holder_info *out, unsigned max);
 void pte_sum(const struct gmem *gmem, const struct folio *folio, struct holder_sum *sum);
 
+/* Releasing a file walks its bindings: the detector of those that point nowhere. */
+void gmem_look_at_bindings(struct gmem *gmem);
 /* A guest has a page of it. */
 bool folio_of_guest(const struct host *host, const struct folio *folio);
 

@@ -105,6 +105,7 @@ void gmem_release(struct gmem *gmem)
     bool detached = gmem->config.bugs & HOST_BUG(DETACH_BEFORE_TRUNCATE);
     gmem_get(gmem);
     task_lock_exclusive(&gmem->invalidate_lock);
+    gmem_look_at_bindings(gmem);
     unmap_mapping_range(gmem, 0, gmem->nr_pages);
     /* The driver hears of pages only while it is attached. */
     if (!detached)

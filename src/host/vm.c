@@ -172,7 +172,8 @@ int vm_destroy(struct vm *vm, struct caller *caller)
             reclaimed = reclaim_all(vm);
             rc = vm->driver->teardown_end(vm);
         }
-        if (rc) {
+        /* What a dead EL2 has is lost for good; what is EL1's own need not be. */
+        if (rc && !host->arch.stands_still(host->arch.ctx)) {
             caller_explain(caller, "EL2 did not let VM %llu go (errno %d)", (unsigned long long)vm->id, -rc);
             vm->dying = false;
             return -EBUSY;
@@ -204,6 +205,7 @@ int vm_destroy(struct vm *vm, struct caller *caller)
     if (vm->next)
         vm->next->prev = vm->prev;
     host->nr_vms--;
+    guests_kept_reclaim(vm);
     free(vm);
     return 0;
 }

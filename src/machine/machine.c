@@ -49,6 +49,11 @@ static void arch_slot_remove(void *ctx, struct vm *vm, const struct memslot *slo
     m->config.stage->slot_remove(m->config.stage_ctx, vm, slot);
 }
 
+static bool arch_stands_still(void *ctx)
+{
+    return ((const struct machine *)ctx)->panicked;
+}
+
 static int arch_queue_work(void *ctx, void (*fn)(void *arg), void *arg)
 {
     struct machine *m = ctx;
@@ -135,6 +140,7 @@ int machine_new(const struct machine_config *config, struct machine **out)
             .discard = file_discard,
             .fill = file_fill,
             .copy = file_copy,
+            .stands_still = arch_stands_still,
             .queue_work = arch_queue_work,
             .orphan = file_orphan,
             .forget = file_forget,

@@ -243,10 +243,10 @@ static void on_log(void *ctx, int level, const char *text)
         snprintf(w->log, sizeof(w->log), "%s", text);
 }
 
-static int build_vm(struct sc_sim *w, struct caller *caller)
+struct vm_config sim_vm_config(const struct sc_sim *w)
 {
     const struct sc_world_config *c = &w->config;
-    const struct vm_config config = {
+    return (struct vm_config){
         .name = "scenario",
         .is_protected = !c->unprotected,
         .unshare_mode = c->unilateral,
@@ -258,6 +258,12 @@ static int build_vm(struct sc_sim *w, struct caller *caller)
         .library = c->library,
         .bugs = w->bugs,
     };
+}
+
+static int build_vm(struct sc_sim *w, struct caller *caller)
+{
+    const struct sc_world_config *c = &w->config;
+    const struct vm_config config = sim_vm_config(w);
 
     struct sim_vm *vm = &w->vm[0];
     uint64_t bytes = c->pages * HOST_PAGE_SIZE;
@@ -390,6 +396,9 @@ static bool end_ops(struct sc_sim *w)
 static void take_apart(struct sc_sim *w, const struct sc_call *c, struct sc_verdict *v)
 {
     (void)c;
+    for (unsigned i = 0; i < w->nr_grabs; i++)
+        if (w->grab[i].ref)
+            library_put(w->grab[i].ref, w->grab[i].accessible);
     for (unsigned i = 0; i < w->nr_pins; i++)
         if (w->pin[i].ref)
             gmem_unpin(w->pin[i].ref);
@@ -418,6 +427,9 @@ static void look_for_leaks(struct sc_sim *w, sc_report_fn *report, void *ctx)
     struct host_counts counts;
     char text[160];
 
+    /* What a dead hypervisor has is lost, as the script has seen. */
+    if (machine_panicked(w->machine))
+        return;
     sim_audit(w, report, ctx);
     host_counts(machine_host(w->machine), &counts);
     if (!(counts.vms + counts.gmems + counts.pins + counts.ram_frames + counts.data_frames +

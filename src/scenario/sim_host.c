@@ -455,6 +455,7 @@ void sim_FILE_page(struct sc_sim *w, const struct sc_call *c, struct sc_verdict 
         refs += holders[i].count;
     sc_rc(v, 0);
     sc_field(v, "attr", page.private ? SC_ATTR_PRIVATE : SC_ATTR_SHARED);
+    sc_field(v, "none", page.none);
     sc_field(v, "allocated", page.allocated);
     sc_field(v, "pfn", (int64_t)page.pfn);
     sc_field(v, "ref", page.refcount);

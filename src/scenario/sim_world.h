@@ -10,6 +10,7 @@
 #ifndef SRC_SCENARIO_SIM_WORLD_H
 #define SRC_SCENARIO_SIM_WORLD_H
 
+#include "src/host/library.h"
 #include "src/machine/sim.h"
 #include "src/scenario/stage.h"
 
@@ -17,7 +18,7 @@
 #define SIM_MAX_VIEWS 64
 #define SIM_MAX_FILES 8
 #define SIM_MAX_VMS 4
-#define SIM_MAX_PINS 64
+#define SIM_MAX_PINS 1100
 #define SIM_MAX_PIPES 16
 #define SIM_MAX_DEVICES 8
 #define SIM_MAX_REFS 8
@@ -81,6 +82,12 @@ struct sim_refs {
     uint64_t nr;
 };
 
+/* A grab of the library. */
+struct sim_grab {
+    struct ref *ref; /* NULL: put */
+    bool accessible;
+};
+
 struct sc_sim {
     struct sc_world_config config;
     int variant[VARIANT_BUG]; /* by enum variant_kind */
@@ -96,6 +103,8 @@ struct sc_sim {
     struct sim_file file[SIM_MAX_FILES];
     struct sim_vm vm[SIM_MAX_VMS];
     struct sim_pin pin[SIM_MAX_PINS];
+    unsigned nr_grabs;
+    struct sim_grab grab[SIM_MAX_PINS];
     struct pipe *pipe[SIM_MAX_PIPES];
     unsigned nr_devices, nr_refs, nr_failed;
     struct device *device[SIM_MAX_DEVICES];
@@ -142,6 +151,7 @@ void sim_convert(struct sc_sim *w, struct sim_process *p, struct gmem *gmem, con
 void sim_converted(struct sc_sim *w, const struct sim_process *p, int rc, const struct gmem_busy *busy,
                    struct sc_verdict *v);
 
+struct vm_config sim_vm_config(const struct sc_sim *w);
 /* Starts the VMM's threads of a VM; joins them once the VM is gone. */
 bool sim_vm_threads(struct sc_sim *w, int vm);
 void sim_vm_join(struct sc_sim *w, int vm);

@@ -46,6 +46,12 @@
       "takes references as GUP does: kind is FOLL_GET, FOLL_PIN or FOLL_LONGTERM; the verdict is a handle for unpin")  \
     X(PROCESS, unpin, "pin:handle", "drop pin {pin}", VERDICT, LIVE, "the daemon drops them",                          \
       "drops the references of a pin")                                                                                 \
+    X(PROCESS, unpin_irq, "pin:handle", "drop pin {pin} in an interrupt", VERDICT, NOT_LIVE,                           \
+      "the daemon has no interrupts", "the same from where nothing may sleep, as the end of an I/O is")                \
+    X(PROCESS, populate, "gfn nr=1 page=-1 bytes=0 view:handle=0", "populate {gfn+nr} from page {page} +{bytes}",      \
+      VERDICT, NOT_LIVE, "the daemon does not reach into a process's memory: store the image before the conversion",   \
+      "kvm_gmem_populate(): before the VM runs its private memory gets the bytes at `bytes` into the page; page -1: "  \
+      "a NULL source, it keeps its own.  0, EINVAL, EFAULT, EDEADLK in place of a deadlock")                           \
     X(PROCESS, mmap, "page=0 nr=0 file:file=0", "mmap {page+nr}", VERDICT, LIVE, "fakehyp_map() in the process",       \
       "maps pages of the file (nr 0: up to its end); the verdict is a handle for the argument `view` of accesses; "    \
       "without one they use the process's first view that has the page")                                               \
@@ -171,18 +177,53 @@
     X(FILE, ranges, "", "attribute ranges", VERDICT, LIVE, "the daemon's status",                                      \
       "for :has{}: ranges, shared, private (pages), allocated (pages)")                                                \
     X(FILE, hash, "", "hash of all its state", VERDICT, LIVE, "over the daemon's reports of all pages",                \
-      "value: equal before and after a call that changes nothing")
+      "value: equal before and after a call that changes nothing")                                                     \
+    X(FILE, close, "", "the last descriptor is closed", VERDICT, NOT_LIVE,                                             \
+      "whoever has passed the descriptor on knows of it, not the daemon",                                              \
+      "kvm_gmem_release(): guests lose the memory, the file its bindings and pages")                                   \
+    X(FILE, link, "vm:vm", "is linked into VM {vm}", VERDICT, NOT_LIVE,                                                \
+      "a guest process takes the files of the VM that created them",                                                   \
+      "KVM_LINK_GUEST_MEMFD: that VM may bind the file too")
+
+#define SC_LIBRARY_NOT_LIVE "the library was never merged: it exists in the model only"
+
+/* The guest_memfd library of RFC v2, in a world { library = true }; and policy C. */
+#define SC_VERBS_LIBRARY(X)                                                                                            \
+    X(FILE, grab, "page accessible=0", "grab page {page}, accessible {accessible}", VERDICT, NOT_LIVE,                 \
+      SC_LIBRARY_NOT_LIVE,                                                                                             \
+      "guest_memfd_grab_folio(): a safe reference; with 1 its user wants the host to see the page.  A handle for "     \
+      "put(); EBUSY after 10 ms, EPERM: the hypervisor refuses")                                                       \
+    X(FILE, put, "grab:handle", "put grab {grab}", VERDICT, NOT_LIVE, SC_LIBRARY_NOT_LIVE, "its end")                  \
+    X(FILE, make_inaccessible, "page", "make page {page} inaccessible", VERDICT, NOT_LIVE, SC_LIBRARY_NOT_LIVE,        \
+      "one user less; without users and unsafe references the page becomes private")                                   \
+    X(FILE, make_accessible, "page", "make page {page} accessible", VERDICT, NOT_LIVE, SC_LIBRARY_NOT_LIVE,            \
+      "the opposite, if the hypervisor lets the host have it")                                                         \
+    X(FILE, counts, "page", "counters of page {page}", VERDICT, NOT_LIVE, SC_LIBRARY_NOT_LIVE,                         \
+      "for :has{}: accessible, safe, ref, inaccessible, direct_map, and of the file zaps, restores")                   \
+    X(FILE, register, "page", "register a folio_put callback for page {page}", VERDICT, NOT_LIVE,                      \
+      "policy C is for simulation", "policy C: 0, or EAGAIN while the page is mapped")
+
+#define SC_VERBS_HYP(X)                                                                                                \
+    X(HYP, refuse, "what:text page file:file=0", "refuses {what} of page {page} from now on", VERDICT, NOT_LIVE,       \
+      "the hypervisor refuses what its rules refuse", "what: donate, reclaim, teardown, make_shared, make_private")    \
+    X(HYP, allow, "what:text page file:file=0", "refuses {what} of page {page} no more", VERDICT, NOT_LIVE,            \
+      "the hypervisor refuses what its rules refuse", "the end of refuse()")
 
 #define SC_VERBS_VM(X)                                                                                                 \
     X(VM, set_attributes, "gfn nr attr:attr", "attributes of gfns {gfn+nr}: {attr}", VERDICT, LIVE,                    \
       "fakehyp_set_memory_attributes() of the VMM",                                                                    \
       "KVM_SET_MEMORY_ATTRIBUTES on the VM: the interface where the tracker is vm, ENOTTY where it is not")            \
+    X(VM, slot, "slot gfn nr page=0 flags=4 file:file=0", "memslot {slot}: {gfn+nr}, flags {flags}", VERDICT,          \
+      NOT_LIVE, "the library has the flags of its own accord",                                                         \
+      "KVM_SET_USER_MEMORY_REGION2; flags 4 is GUEST_MEMFD, 1 LOG_DIRTY_PAGES, 2 READONLY; nr 0 deletes")              \
     X(VM, destroy, "", "is destroyed", VERDICT, LIVE, "fakehyp_vm_destroy()", "the guest ends, its memory is reclaimed")
 
 #define SC_VERBS_WORLD(X)                                                                                              \
     X(WORLD, process, "name:text", "process {name} starts", PROCESS, LIVE,                                             \
       "a process of its own, which is passed the file's descriptor by SCM_RIGHTS",                                     \
       "a further host process, which has the file's descriptor and no view yet")                                       \
+    X(WORLD, second_vm, "", "a second VM", VM, NOT_LIVE, "a process of the live stage has one VM",                     \
+      "a VM of the same kind with one vCPU, of the same VMM, without memory; its guest is vm:vcpu(0)")                 \
     X(WORLD, follow, "on", "the VMM converts as the guest asks: {on}", VERDICT, LIVE, "the same",                      \
       "1: share, unshare and memory faults of the guest are answered by the conversion that they ask for; 0: they "    \
       "are verdicts of the guest's verbs")                                                                             \
@@ -204,8 +245,10 @@
 /* Performed by its runner. */
 #define SC_RUNNER_VERBS(X)                                                                                             \
     SC_VERBS_KERN(X)                                                                                                   \
+    SC_VERBS_HYP(X)                                                                                                    \
     SC_VERBS_FILE(X)                                                                                                   \
     SC_VERBS_MODEL(X)                                                                                                  \
+    SC_VERBS_LIBRARY(X)                                                                                                \
     SC_VERBS_WORLD(X)
 
 #define SC_VERBS(X)                                                                                                    \

@@ -10,6 +10,13 @@ scenario {
 -- the contrast: with nobody below the kernel an errant access is no error at all.  That the bytes were a guest's secret
 -- is known in simulation only (I9), where each page remembers who wrote it.
 
+local function pkvm_of_2021()
+  say "In 2021 EL2 knew no better than to panic: the whole machine stands still."
+  local w = world { private = true, bugs = "hyp-2021" }
+  w.guest:write(3, "secret"):expect "0"
+  w.kern:load(3):expect "OOPS":violates "EL2 panic: host access to protected memory"
+end
+
 local function pkvm(w)
   say "Through the exception table (copy_from_kernel_nofault() and its kind): EL2 injects an abort, EL1 makes an errno of it."
   w.kern:copy(3):expect "EFAULT"
@@ -25,6 +32,10 @@ local function pkvm(w)
   w:vcpu(1):read(4):expect "0":reads "four"
   w.vmm:touch(5):expect "SIGBUS"
   w.vm:destroy():expect "0"
+  -- A daemon whose EL2 has panicked plays no further scenario.
+  if stage == "sim" then
+    pkvm_of_2021()
+  end
 end
 
 local function sw_protected(w)
