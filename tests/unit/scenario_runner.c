@@ -156,7 +156,7 @@ static void limits(void **state)
     (void)state;
     wrong("\nwhile true do end", ":5: the script does not end");
     wrong("local t = {} for i = 1, 1e9 do t[i] = { i } end", ": not enough memory");
-    wrong("local s = string.rep('x', 1 << 28)", ":4: at this step or after it: not enough memory");
+    wrong("local s = string.rep('x', 1 << 28)", ":3: at this step or after it: not enough memory");
     wrong("local s = string.rep('x', 1 << 62)", "resulting string too large");
     wrong("local function f() return 1 + f() end f()", "stack overflow");
     wrong("for i = 1, 100 do world {} end", "more than 64 worlds");
