@@ -76,14 +76,14 @@ const struct ctl_command ctl_commands[] = {
         .summary = "play scenarios: what each conversion policy makes of a situation",
         .synopsis = "[--live] [--policy P] [--tracker T] [--hyp H] [--bugs NAMES] [--tap | --json | --matrix] [--step] "
                     "[--predict] "
-                    "[--verbose | --quiet] FILE|FOLDER...",
+                    "[--repeat N] [--verbose | --quiet] FILE|FOLDER...",
         .details = "Plays each scenario under all that it names; see fakehyp-scenario(5).  Needs no daemon.\n"
                    "Exit status: 0 all passed (what has no live form counts as passed), 1 something failed, 2 usage,\n"
                    "or a file that is no scenario.\n",
         .options = CTL_OPT_BIT(CTL_OPT_LIVE) | CTL_OPT_BIT(CTL_OPT_POLICY) | CTL_OPT_BIT(CTL_OPT_TRACKER) |
                    CTL_OPT_BIT(CTL_OPT_HYP) | CTL_OPT_BIT(CTL_OPT_BUGS) | CTL_OPT_BIT(CTL_OPT_TAP) |
                    CTL_OPT_BIT(CTL_OPT_MATRIX) | CTL_OPT_BIT(CTL_OPT_STEP) | CTL_OPT_BIT(CTL_OPT_PREDICT) |
-                   CTL_OPT_BIT(CTL_OPT_VERBOSE) | CTL_OPT_BIT(CTL_OPT_QUIET),
+                   CTL_OPT_BIT(CTL_OPT_VERBOSE) | CTL_OPT_BIT(CTL_OPT_QUIET) | CTL_OPT_BIT(CTL_OPT_REPEAT),
         .operands = true,
         .no_daemon = true,
         .run = ctl_scenarios,

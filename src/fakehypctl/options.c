@@ -54,6 +54,7 @@ static const struct option_info infos[CTL_NR_OPTS] = {
     [CTL_OPT_VERBOSE] = {"verbose", 'v', KIND_FLAG, NULL, "narrate each step, of a folder's scenarios too", 0},
     [CTL_OPT_QUIET] = {"quiet", 'q', KIND_FLAG, NULL, "print what fails and the totals only; of a matrix what differs",
                        0},
+    [CTL_OPT_REPEAT] = {"repeat", 'r', KIND_NUMBER, "N", "what is left to chance, N times as long", 1000000},
 };
 
 /* Values of the long forms: out of the way of the letters. */

@@ -41,6 +41,7 @@ enum ctl_opt {
     CTL_OPT_PREDICT,
     CTL_OPT_VERBOSE,
     CTL_OPT_QUIET,
+    CTL_OPT_REPEAT,
     CTL_NR_OPTS,
 };
 

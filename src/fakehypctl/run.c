@@ -22,6 +22,7 @@ enum ctl_exit ctl_scenarios(const struct ctl_args *args, struct ctl_io *io)
         .predict = ctl_given(args, CTL_OPT_PREDICT),
         .verbose = ctl_given(args, CTL_OPT_VERBOSE),
         .quiet = ctl_given(args, CTL_OPT_QUIET),
+        .repeats = ctl_given(args, CTL_OPT_REPEAT) ? args->num[CTL_OPT_REPEAT] : 1,
         .colour = io->colour,
         .out = io->out,
         .err = io->err,

@@ -863,6 +863,7 @@ void sc_bind(struct sc_play *play)
     set_text(L, "tracker", play->setting.tracker);
     set_text(L, "hyp", play->setting.hyp);
     set_text(L, "stage", play->stage->name);
+    set_number(L, "repeats", (int64_t)play->repeats);
     set_number(L, "SHARED", SC_ATTR_SHARED);
     set_number(L, "PRIVATE", SC_ATTR_PRIVATE);
     set_number(L, "MMAP", 1);

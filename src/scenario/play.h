@@ -36,6 +36,7 @@ struct sc_play {
     struct sc_setting setting;
     struct sc_output *out;
     struct sc_about about;
+    unsigned long repeats;
     bool declaring; /* the script is only asked what it is */
 
     struct lua_State *L;

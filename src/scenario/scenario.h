@@ -26,6 +26,7 @@ struct sc_options {
     bool verbose; /* narrate, also more than one script */
     bool quiet;   /* nothing of what passes */
     bool colour;
+    unsigned long repeats; /* how many times as long storms last; 0: 1 */
     FILE *out, *err, *in;
 };
 

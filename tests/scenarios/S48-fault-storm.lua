@@ -9,8 +9,8 @@ function play()
   local w = world { pages = 512, vcpus = 4 }
 
   say "Four vCPUs and a thread of the VMM touch 512 pages; the VMM converts all of them a hundred times, both ways."
-  local storm = w:storm(0, 512, 100):expect "0"
-  equal(storm.conversions, 200, "conversions that succeeded, with as many tries as it took")
+  local storm = w:storm(0, 512, 100 * repeats):expect "0"
+  equal(storm.conversions, 200 * repeats, "conversions that succeeded, with as many tries as it took")
   check(storm.guest > 0 and storm.host_refused > 0, "both sides were at it")
 
   say("EAGAIN answered " .. storm.busy .. " times, always with an offset of the range; most tries of one conversion: " ..
