@@ -231,8 +231,13 @@ static void put_holders(struct text *t, const struct sc_verdict *v)
 
 static void put_field(struct text *t, unsigned i, const char *name, int64_t value)
 {
+    bool is_none = !strcmp(name, "none");
+    if (is_none && !value)
+        return;
     put(t, "%s", i ? ", " : "");
-    if (!strcmp(name, "attr"))
+    if (is_none)
+        put(t, "NONE_SHARED");
+    else if (!strcmp(name, "attr"))
         put(t, "%s", value == SC_ATTR_PRIVATE ? "private" : "shared");
     else if (!strcmp(name, "pfn"))
         put(t, "pfn 0x%llx", (unsigned long long)value);
