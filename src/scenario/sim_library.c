@@ -203,6 +203,26 @@ void sim_VM_slot(struct sc_sim *w, const struct sc_call *c, struct sc_verdict *v
         caller);
 }
 
+void sim_VM_create(struct sc_sim *w, const struct sc_call *c, struct sc_verdict *v)
+{
+    struct caller *caller = vmm(w);
+
+    if (!w->vm[c->self].vm) {
+        sc_broken(v, "the VM is destroyed");
+        return;
+    }
+    if (w->nr_files == SIM_MAX_FILES) {
+        sc_broken(v, "more than %u files", SIM_MAX_FILES);
+        return;
+    }
+    sc_rc(v, gmem_create(w->vm[c->self].vm, (uint64_t)c->arg[0].n * SC_PAGE, (uint64_t)c->arg[1].n,
+                         &w->file[w->nr_files].gmem, caller));
+    if (v->rc)
+        sc_detail(v, "%s", caller->message);
+    else
+        v->value = w->nr_files++;
+}
+
 void sim_WORLD_second_vm(struct sc_sim *w, const struct sc_call *c, struct sc_verdict *v)
 {
     const struct vm_config config = sim_vm_config(w);

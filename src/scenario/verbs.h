@@ -216,6 +216,8 @@
     X(VM, slot, "slot gfn nr page=0 flags=4 file:file=0", "memslot {slot}: {gfn+nr}, flags {flags}", VERDICT,          \
       NOT_LIVE, "the library has the flags of its own accord",                                                         \
       "KVM_SET_USER_MEMORY_REGION2; flags 4 is GUEST_MEMFD, 1 LOG_DIRTY_PAGES, 2 READONLY; nr 0 deletes")              \
+    X(VM, create, "pages flags=3", "a guest_memfd of {pages} pages, flags {flags}", FILE, NOT_LIVE,                    \
+      "a world of the live stage has one file", "KVM_CREATE_GUEST_MEMFD: a further file, which no memslot has yet")    \
     X(VM, destroy, "", "is destroyed", VERDICT, LIVE, "fakehyp_vm_destroy()", "the guest ends, its memory is reclaimed")
 
 #define SC_VERBS_WORLD(X)                                                                                              \

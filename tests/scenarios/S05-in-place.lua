@@ -6,7 +6,7 @@ scenario {
   live = true,
 }
 
-function play()
+function in_place()
   local w = world {}
 
   say "The VMM loads a page, and gives it to the guest: same frame, same offset, same bytes."
@@ -27,4 +27,40 @@ function play()
   w.guest:resume():expect "0"
   w.vmm:read(3):expect "0":reads "secret"
   equal(w.file:page(3):has { attr = SHARED, map = { sim = 1 } }.pfn, pfn, "the page's frame")
+end
+
+-- What it was before files could be mapped: a guest_memfd for private pages, and another memory for what is shared.
+function two_backings()
+  say "The contrast: private memory in a file that cannot be mapped, shared memory in another, as a bounce buffer at gfn 16."
+  local w = world { flags = 0, follow = true }
+  local buffer = w.vm:create(16)
+  w.vm:slot(1, 16, 16, 0, 4, buffer):expect "0"
+  local view = w.vmm:mmap(0, 16, buffer):expect "0"
+  w.guest:write(16 + 3, "bounce"):expect "0"
+  w.guest:share(16 + 3):expect "0"
+  local copies = 0
+  local function copy(from, to, text)
+    w.guest:read(from):expect "0":reads(text)
+    w.guest:write(to, text):expect "0"
+    copies = copies + 1
+  end
+
+  w.vmm:write(3, "hello", view):expect "0"
+  copy(16 + 3, 3, "hello")
+  w.guest:write(3, "secret"):expect "0"
+  copy(3, 16 + 3, "secret")
+  w.vmm:read(3, 7, view):expect "0":reads "secret"
+
+  equal(copies, 2, "copies for the way there and back; in place it was none")
+  local pages = w.file:page(3).allocated + buffer:page(3).allocated
+  equal(pages, 2, "pages that hold it; in place it was one")
+  w.file:page(3):has { attr = PRIVATE }
+  buffer:page(3):has { attr = SHARED }
+end
+
+function play()
+  in_place()
+  if stage == "sim" then
+    two_backings()
+  end
 end
