@@ -69,7 +69,7 @@ static int punch_locked(struct gmem *gmem, uint64_t start, uint64_t end, struct 
 
     unmap_mapping_range(gmem, start, end);
     sched_point("punch:unmapped");
-    int rc = gmem->config.library && !ignore ? invalidate_begin(gmem, start, end, caller) : 0;
+    int rc = gmem->config.rfc_library && !ignore ? invalidate_begin(gmem, start, end, caller) : 0;
     if (rc)
         return rc;
     for (uint64_t at = start; gmem_next_folio(gmem, at, end, &index, &pfn);) {

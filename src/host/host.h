@@ -311,10 +311,10 @@ struct vm_config {
     enum gmem_policy_id policy;
     enum gmem_tracker_id tracker;
     enum gmem_hyp_id hyp;
-    uint32_t abi;  /* 0 or 13: as merged; 5: the content modes of version 5 of the series */
-    bool ask_hyp;  /* a conversion to shared asks the hypervisor first: the make_shared hook */
-    bool library;  /* files are run by the guest_memfd library of RFC v2: counters, no attribute (library.h) */
-    uint64_t bugs; /* HOST_BUG() */
+    uint32_t abi;     /* 0 or 13: as merged; 5: the content modes of version 5 of the series */
+    bool ask_hyp;     /* a conversion to shared asks the hypervisor first: the make_shared hook */
+    bool rfc_library; /* files are run by the guest_memfd library of RFC v2: counters, no attribute (library.h) */
+    uint64_t bugs;    /* HOST_BUG() */
 };
 
 int vm_create(struct host *host, const struct vm_config *config, struct vm **out, struct caller *caller);

@@ -141,7 +141,7 @@ static int make_inaccessible(struct gmem *g, uint64_t index, uint64_t pfn, struc
 int library_grab(struct gmem *g, uint64_t index, bool accessible, struct ref **out, struct caller *caller)
 {
     uint64_t pfn;
-    if (!g->config.library || index >= g->nr_pages) {
+    if (!g->config.rfc_library || index >= g->nr_pages) {
         caller_explain(caller, "page 0x%llx: past the end, or its VM was not created with `library`",
                        (unsigned long long)index);
         return -EINVAL;
@@ -216,7 +216,7 @@ int library_make_accessible(struct gmem *g, uint64_t index, struct caller *calle
 int library_fault(struct gmem *g, uint64_t index)
 {
     uint64_t pfn;
-    if (!g->config.library || index >= g->nr_pages || tracker_value(g, index) == ATTR_SHARED)
+    if (!g->config.rfc_library || index >= g->nr_pages || tracker_value(g, index) == ATTR_SHARED)
         return 0;
     task_lock_exclusive(&g->invalidate_lock);
     int rc = gmem_get_folio(g, index, &pfn);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The guest_memfd library of RFC v2 (background.md 1.2), for VMs created with
- * vm_config.library: no attribute is set by anybody; a page is inaccessible to
+ * vm_config.rfc_library: no attribute is set by anybody; a page is inaccessible to
  * the host until somebody needs it accessible, and the hypervisor may say no.
  *
  * Two counters a folio: `accessible`, how many users want the host to see it;

@@ -365,7 +365,7 @@ int bind_new_world(lua_State *L)
         .unprotected = option(L, "unprotected", 0),
         .follow = option(L, "follow", 0),
         .ask_hyp = option(L, "ask_hyp", 0),
-        .library = option(L, "library", 0),
+        .rfc_library = option(L, "library", 0),
         .vcpus = (unsigned)option(L, "vcpus", 1),
         .order = (unsigned)option(L, "order", 0),
         .abi = (unsigned)option(L, "abi", 0),

@@ -409,7 +409,7 @@ static bool supported(const struct sc_world_config *c, char *why, size_t size)
     const char *what = NULL;
     if (c->order)
         what = "large folios";
-    else if (c->library)
+    else if (c->rfc_library)
         what = "the library of RFC v2";
     if (what)
         snprintf(why, size, "%s exist in simulation only", what);

@@ -255,7 +255,7 @@ struct vm_config sim_vm_config(const struct sc_sim *w)
         .hyp = (enum gmem_hyp_id)w->variant[VARIANT_HYP],
         .abi = c->abi,
         .ask_hyp = c->ask_hyp,
-        .library = c->library,
+        .rfc_library = c->rfc_library,
         .bugs = w->bugs,
     };
 }

@@ -25,7 +25,7 @@ struct sc_world_config {
     uint64_t flags; /* GUEST_MEMFD_FLAG_* */
     bool private_;  /* all of it is converted before the script goes on */
     bool unilateral, unprotected, follow;
-    bool ask_hyp, library; /* as of struct vm_config */
+    bool ask_hyp, rfc_library; /* as of struct vm_config */
     unsigned vcpus, order, abi;
     char bugs[200]; /* names, separated by blanks */
 };

@@ -52,7 +52,7 @@ static void expect_problem(struct simworld *w, const char *words)
         fail_msg("%u problems, none says \"%s\": %s", nr_problems, words, nr_problems ? problems[0] : "");
 }
 
-#define LIBRARY .no_vmm = true, .variant = {.policy = GMEM_POLICY_SAFE_COUNT, .library = true}
+#define LIBRARY .no_vmm = true, .variant = {.policy = GMEM_POLICY_SAFE_COUNT, .rfc_library = true}
 
 static void counters(struct simworld *w)
 {
@@ -146,7 +146,7 @@ static void punch_is_refused(struct simworld *w)
     sw_must(gmem_fallocate(w->gmem, 3, 2 * P, 2 * P, &w->caller), 0);
     assert_int_equal(pfn_of(w, 2), 0);
 }
-SIMWORLD(punch_is_refused, .variant = {.library = true})
+SIMWORLD(punch_is_refused, .variant = {.rfc_library = true})
 
 /* RFC v2: the page is freed, though the guest has it still. */
 static void punch_frees_a_guests_page(struct simworld *w)
