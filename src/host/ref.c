@@ -232,8 +232,13 @@ unsigned ref_drop_process(struct host *host, uint32_t pid)
 
 void holder_fill(struct holder_info *out, enum ref_kind kind, const struct ref_tag *tag, const char *what)
 {
-    *out = (struct holder_info){
-        .ref = kind, .pid = tag->pid, .since_ns = tag->since_ns, .task = tag->task, .point = tag->point, .count = 1};
+    *out = (struct holder_info){.ref = kind,
+                                .pid = tag->pid,
+                                .since_ns = tag->since_ns,
+                                .task = tag->task,
+                                .point = tag->point,
+                                .pages = 1,
+                                .count = 1};
     snprintf(out->what, sizeof(out->what), "%s", what);
     snprintf(out->kind, sizeof(out->kind), "%s", ref_kinds[kind].name);
 }
