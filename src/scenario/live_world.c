@@ -161,6 +161,10 @@ void live_WORLD_storm(struct sc_live *w, const struct sc_call *c, struct sc_verd
 void live_WORLD_advance(struct sc_live *w, const struct sc_call *c, struct sc_verdict *v)
 {
     (void)w;
+    if (c->arg[0].n < 0 || c->arg[0].n > 60000) {
+        sc_broken(v, "%lld ms: 0 to 60000", (long long)c->arg[0].n);
+        return;
+    }
     usleep((useconds_t)c->arg[0].n * 1000);
     sc_rc(v, 0);
 }

@@ -99,12 +99,33 @@ static void settle(struct sc_sim *w)
         sched_run(s, 1);
 }
 
+/* What a process says is for the model to refuse; who looks at a page must name one that there is. */
+static bool names_no_page(struct sc_op *op)
+{
+    enum sc_actor actor = sc_verbs[op->call.verb].actor;
+    struct sc_param params[SC_ARGS];
+    unsigned nr = sc_params(op->call.verb, params);
+
+    if (op->fn != verb_fn[op->call.verb] ||
+        (actor != SC_FILE && actor != SC_KERN && actor != SC_HYP && actor != SC_WORLD))
+        return false;
+    for (unsigned i = 0; i < nr; i++) {
+        int64_t page = op->call.arg[i].n;
+        if (strcmp(params[i].name, "page") || (page >= 0 && (uint64_t)page < op->w->config.pages))
+            continue;
+        sc_broken(&op->verdict, "the file has no page %lld", (long long)page);
+        return true;
+    }
+    return false;
+}
+
 static void op_task(void *arg)
 {
     struct sc_op *op = arg;
     if (sc_verbs[op->call.verb].actor == SC_PROCESS)
         sched_set_cpu(op->w->process[op->call.self].cpu);
-    op->fn(op->w, &op->call, &op->verdict);
+    if (!names_no_page(op))
+        op->fn(op->w, &op->call, &op->verdict);
     op->ended = true;
     op->task = NULL;
 }

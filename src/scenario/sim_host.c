@@ -525,6 +525,10 @@ void sim_WORLD_advance(struct sc_sim *w, const struct sc_call *c, struct sc_verd
 {
     struct waitq nobody = {0};
     (void)w;
+    if (c->arg[0].n < 0 || c->arg[0].n > 60000) {
+        sc_broken(v, "%lld ms: 0 to 60000", (long long)c->arg[0].n);
+        return;
+    }
     sched_wait(&nobody, (uint64_t)c->arg[0].n * UINT64_C(1000000));
     sc_rc(v, 0);
 }

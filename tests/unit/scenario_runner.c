@@ -96,6 +96,9 @@ static void lines_of_errors(void **state)
     wrong("w.nonsense = 3", ":4: ");
     wrong("w:close() w.vmm:touch(3)", "the world is closed");
     wrong("w.vmm:exit() w.vmm:touch(3)", "process vmm has ended");
+    wrong("w.file:page(16)", ":4: file: page 16: the file has no page 16");
+    wrong("w.kern:load(-1)", "the file has no page -1");
+    wrong("w:advance(-1)", "-1 ms: 0 to 60000");
     wrong("error('my own words')", ":4: my own words");
     wrong("error({})", "an error that is no text");
 }
