@@ -147,7 +147,8 @@ static void flush(struct sc_output *out)
         snprintf(cells[i], WORD, "%s", *m->column[i].broken ? m->column[i].broken : "-");
     if (broken)
         print_row(out, m, "      breaks", (const char(*)[WORD])cells);
-    qsort(m->rows, m->nr_rows, sizeof(*m->rows), by_line);
+    if (m->nr_rows)
+        qsort(m->rows, m->nr_rows, sizeof(*m->rows), by_line);
     for (size_t r = 0; r < m->nr_rows; r++) {
         const struct row *row = &m->rows[r];
         if (!differs(m, row))
