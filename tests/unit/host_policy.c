@@ -102,6 +102,52 @@ static void safe_count_waits(struct simworld *w)
 }
 SIMWORLD(safe_count_waits, .no_vmm = true, .variant.policy = GMEM_POLICY_SAFE_COUNT)
 
+struct guest_read {
+    struct simworld *w;
+    char byte;
+    bool done;
+};
+
+static void guest_read_job(void *arg)
+{
+    struct guest_read *job = arg;
+    assert_int_equal(sim_guest_read(job->w->vcpu, 3 * P, &job->byte, 1), 0);
+    job->done = true;
+}
+
+/* A vCPU waits for the lock of whoever waits for the count: with the bug its reference is one that nobody vouches for.
+ */
+static void safe_count_race(struct simworld *w)
+{
+    bool buggy = w->variant.bugs != 0;
+    struct sw_job convert = {.w = w, .page = 3, .nr = 1, .to_private = true};
+    struct guest_read guest = {.w = w};
+    char x = 'x';
+    sw_must(sim_host_write(w->sim, w->mm, w->va + 3 * P, &x, 1), SIM_OK);
+    sw_stop_at(w, "convert:unmapped");
+    sw_spawn(w, sw_convert_job, &convert);
+    sw_settle(w);
+    assert_non_null(w->stopped);
+    sw_spawn(w, guest_read_job, &guest);
+    sw_settle(w);
+    assert_false(guest.done);
+    sw_go(w);
+    struct waitq nobody = {0};
+    sched_wait(&nobody, 20000000);
+    assert_true(convert.done && guest.done);
+    assert_int_equal(convert.rc, buggy ? -EBUSY : 0);
+    if (buggy)
+        assert_string_equal(convert.busy.holders[0].what, "vCPU waiting for the folio lock");
+    assert_int_equal(guest.byte, 'x');
+    sw_audit(w);
+}
+SIMWORLD(safe_count_race, .variant = {.policy = GMEM_POLICY_SAFE_COUNT})
+static void safe_count_race_buggy(struct simworld *w)
+{
+    safe_count_race(w);
+}
+SIMWORLD(safe_count_race_buggy, .variant = {.policy = GMEM_POLICY_SAFE_COUNT, .bugs = HOST_BUG(SAFE_COUNT_RACE)})
+
 /* ---- C ------------------------------------------------------------------------------------------------------------
  */
 
@@ -266,6 +312,8 @@ int main(void)
         cmocka_unit_test(test_naive_sees_pins_and_not_gets),
         cmocka_unit_test(test_naive_takes_many_gets_for_a_pin),
         cmocka_unit_test(test_safe_count_waits),
+        cmocka_unit_test(test_safe_count_race),
+        cmocka_unit_test(test_safe_count_race_buggy),
         cmocka_unit_test(test_transient_until_the_last_put),
         cmocka_unit_test(test_transient_is_cancelled),
         cmocka_unit_test(test_put_from_interrupt),
