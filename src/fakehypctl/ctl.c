@@ -62,13 +62,17 @@ const struct ctl_command ctl_commands[] = {
     },
     {
         .name = "trace",
-        .summary = "the daemon's events, one a line",
-        .synopsis = "[--since SEQ] [--limit N] [--follow] [--vm ID] [--json] [--socket PATH] [--timeout S]",
+        .summary = "the daemon's events, or those of a file: one a line, or a picture",
+        .synopsis = "[--file TRACE] [--since SEQ] [--limit N] [--follow] [--vm ID] [--json | --svg | --chrome] "
+                    "[--socket PATH] [--timeout S]",
         .details = "--limit takes the first N events from SEQ on; without --since the newest N.\n"
-                   "--json prints one JSON object a line.\n"
-                   "Exit status: 0, or 2 usage or no daemon.\n",
+                   "--json prints one JSON object a line.  --svg draws a sequence diagram, for a browser or a slide;\n"
+                   "--chrome writes the JSON that https://ui.perfetto.dev and chrome://tracing open.\n"
+                   "TRACE is what fakehypd --trace or fakehypctl run --trace has written; - is stdin.\n"
+                   "Exit status: 0, or 2 usage, no daemon or a file that is no trace.\n",
         .options = CTL_OPT_BIT(CTL_OPT_SINCE) | CTL_OPT_BIT(CTL_OPT_LIMIT) | CTL_OPT_BIT(CTL_OPT_FOLLOW) |
-                   CTL_OPT_BIT(CTL_OPT_VM),
+                   CTL_OPT_BIT(CTL_OPT_VM) | CTL_OPT_BIT(CTL_OPT_FILE) | CTL_OPT_BIT(CTL_OPT_SVG) |
+                   CTL_OPT_BIT(CTL_OPT_CHROME),
         .run = ctl_trace,
     },
     {
@@ -76,14 +80,15 @@ const struct ctl_command ctl_commands[] = {
         .summary = "play scenarios: what each conversion policy makes of a situation",
         .synopsis = "[--live] [--policy P] [--tracker T] [--hyp H] [--bugs NAMES] [--tap | --json | --matrix] [--step] "
                     "[--predict] "
-                    "[--repeat N] [--verbose | --quiet] FILE|FOLDER...",
+                    "[--repeat N] [--trace FILE] [--verbose | --quiet] FILE|FOLDER...",
         .details = "Plays each scenario under all that it names; see fakehyp-scenario(5).  Needs no daemon.\n"
                    "Exit status: 0 all passed (what has no live form counts as passed), 1 something failed, 2 usage,\n"
                    "or a file that is no scenario.\n",
         .options = CTL_OPT_BIT(CTL_OPT_LIVE) | CTL_OPT_BIT(CTL_OPT_POLICY) | CTL_OPT_BIT(CTL_OPT_TRACKER) |
                    CTL_OPT_BIT(CTL_OPT_HYP) | CTL_OPT_BIT(CTL_OPT_BUGS) | CTL_OPT_BIT(CTL_OPT_TAP) |
                    CTL_OPT_BIT(CTL_OPT_MATRIX) | CTL_OPT_BIT(CTL_OPT_STEP) | CTL_OPT_BIT(CTL_OPT_PREDICT) |
-                   CTL_OPT_BIT(CTL_OPT_VERBOSE) | CTL_OPT_BIT(CTL_OPT_QUIET) | CTL_OPT_BIT(CTL_OPT_REPEAT),
+                   CTL_OPT_BIT(CTL_OPT_VERBOSE) | CTL_OPT_BIT(CTL_OPT_QUIET) | CTL_OPT_BIT(CTL_OPT_REPEAT) |
+                   CTL_OPT_BIT(CTL_OPT_TRACE),
         .operands = true,
         .no_daemon = true,
         .run = ctl_scenarios,
@@ -107,7 +112,7 @@ static void program_help(struct ctl_io *io)
                      "$XDG_RUNTIME_DIR/fakehypd.sock, else /tmp/fakehypd-UID.sock.\n");
 }
 
-static unsigned common_options(const struct ctl_command *c)
+static uint64_t common_options(const struct ctl_command *c)
 {
     return c->no_daemon ? CTL_OPT_BIT(CTL_OPT_JSON) | CTL_OPT_BIT(CTL_OPT_HELP) : CTL_COMMON_OPTIONS;
 }

@@ -27,7 +27,7 @@ struct ctl_command {
     const char *summary;  /* one line for the list of commands */
     const char *synopsis; /* its own arguments */
     const char *details;  /* further lines of its --help */
-    unsigned options;     /* CTL_OPT_BIT()s beyond CTL_COMMON_OPTIONS */
+    uint64_t options;     /* CTL_OPT_BIT()s beyond CTL_COMMON_OPTIONS */
     bool operands;        /* it takes any */
     bool no_daemon;       /* it asks none that runs already: no --socket, no --timeout */
     enum ctl_exit (*run)(const struct ctl_args *args, struct ctl_io *io);

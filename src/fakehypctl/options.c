@@ -55,6 +55,10 @@ static const struct option_info infos[CTL_NR_OPTS] = {
     [CTL_OPT_QUIET] = {"quiet", 'q', KIND_FLAG, NULL, "print what fails and the totals only; of a matrix what differs",
                        0},
     [CTL_OPT_REPEAT] = {"repeat", 'r', KIND_NUMBER, "N", "what is left to chance, N times as long", 1000000},
+    [CTL_OPT_FILE] = {"file", 'F', KIND_TEXT, "TRACE", "read this file, - for stdin, and ask no daemon", 0},
+    [CTL_OPT_SVG] = {"svg", 'd', KIND_FLAG, NULL, "draw a sequence diagram", 0},
+    [CTL_OPT_CHROME] = {"chrome", 'c', KIND_FLAG, NULL, "write what Perfetto and chrome://tracing open", 0},
+    [CTL_OPT_TRACE] = {"trace", 'e', KIND_TEXT, "FILE", "write the events of what is played to FILE", 0},
 };
 
 /* Values of the long forms: out of the way of the letters. */
@@ -143,7 +147,7 @@ static int store(enum ctl_opt opt, const char *value, const char *who, struct ct
     return -EINVAL;
 }
 
-static enum ctl_opt opt_of(int val, unsigned allowed)
+static enum ctl_opt opt_of(int val, uint64_t allowed)
 {
     for (int i = 0; i < CTL_NR_OPTS; i++)
         if ((allowed & CTL_OPT_BIT(i)) && (val == VAL_BASE + i || val == infos[i].letter))
@@ -151,7 +155,7 @@ static enum ctl_opt opt_of(int val, unsigned allowed)
     return CTL_NR_OPTS;
 }
 
-int ctl_parse_options(int argc, char **argv, unsigned allowed, const char *who, struct ctl_args *args,
+int ctl_parse_options(int argc, char **argv, uint64_t allowed, const char *who, struct ctl_args *args,
                       struct ctl_io *io)
 {
     struct option longopts[CTL_NR_OPTS + 1];
@@ -199,7 +203,7 @@ int ctl_parse_options(int argc, char **argv, unsigned allowed, const char *who, 
     return optind;
 }
 
-void ctl_print_options(struct ctl_io *io, unsigned allowed)
+void ctl_print_options(struct ctl_io *io, uint64_t allowed)
 {
     char left[40];
 

@@ -42,15 +42,19 @@ enum ctl_opt {
     CTL_OPT_VERBOSE,
     CTL_OPT_QUIET,
     CTL_OPT_REPEAT,
+    CTL_OPT_FILE,
+    CTL_OPT_SVG,
+    CTL_OPT_CHROME,
+    CTL_OPT_TRACE,
     CTL_NR_OPTS,
 };
 
-#define CTL_OPT_BIT(opt) (1u << (opt))
+#define CTL_OPT_BIT(opt) (UINT64_C(1) << (opt))
 #define CTL_COMMON_OPTIONS                                                                                             \
     (CTL_OPT_BIT(CTL_OPT_JSON) | CTL_OPT_BIT(CTL_OPT_SOCKET) | CTL_OPT_BIT(CTL_OPT_TIMEOUT) | CTL_OPT_BIT(CTL_OPT_HELP))
 
 struct ctl_args {
-    unsigned given;                /* CTL_OPT_BIT()s */
+    uint64_t given;                /* CTL_OPT_BIT()s */
     const char *socket;            /* as given; NULL: the default */
     uint64_t num[CTL_NR_OPTS];     /* values of the numeric options, 0 where not given */
     const char *text[CTL_NR_OPTS]; /* values of those that take a text, NULL where not given */
@@ -74,10 +78,10 @@ int ctl_parse_number(const char *text, bool suffixes, uint64_t max, uint64_t *va
  * and returns its index (argc: there is none), or -EINVAL after an explanation
  * on io->err that begins with `who`.
  */
-int ctl_parse_options(int argc, char **argv, unsigned allowed, const char *who, struct ctl_args *args,
+int ctl_parse_options(int argc, char **argv, uint64_t allowed, const char *who, struct ctl_args *args,
                       struct ctl_io *io);
 
 /* One line for each option of `allowed`. */
-void ctl_print_options(struct ctl_io *io, unsigned allowed);
+void ctl_print_options(struct ctl_io *io, uint64_t allowed);
 
 #endif

@@ -2,11 +2,14 @@
 /* fakehypctl run: plays scenarios. */
 #include "src/fakehypctl/ctl.h"
 
+#include <errno.h>
+#include <string.h>
+
 #include "src/scenario/scenario.h"
 
 enum ctl_exit ctl_scenarios(const struct ctl_args *args, struct ctl_io *io)
 {
-    const struct sc_options options = {
+    struct sc_options options = {
         .paths = args->operands,
         .nr_paths = args->nr_operands,
         .policy = args->text[CTL_OPT_POLICY],
@@ -32,5 +35,18 @@ enum ctl_exit ctl_scenarios(const struct ctl_args *args, struct ctl_io *io)
         fprintf(io->err, "fakehypctl run: which scenario?  Give a script or a folder of them\n");
         return CTL_FAILED;
     }
-    return (enum ctl_exit)sc_run(&options);
+    if (!args->text[CTL_OPT_TRACE])
+        return (enum ctl_exit)sc_run(&options);
+    options.trace = fopen(args->text[CTL_OPT_TRACE], "we");
+    if (!options.trace) {
+        fprintf(io->err, "fakehypctl run: --trace: %s: %s\n", args->text[CTL_OPT_TRACE], strerror(errno));
+        return CTL_FAILED;
+    }
+    enum ctl_exit status = (enum ctl_exit)sc_run(&options);
+    bool written = !ferror(options.trace);
+    if (fclose(options.trace) || !written) {
+        fprintf(io->err, "fakehypctl run: --trace: %s: %s\n", args->text[CTL_OPT_TRACE], strerror(errno));
+        return CTL_FAILED;
+    }
+    return status;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* fakehypctl trace: the daemon's events, one a line. */
+/* fakehypctl trace: the daemon's events, or those of a file, one a line or as a picture. */
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -9,8 +9,8 @@
 
 #include "src/fakehypctl/ask.h"
 #include "src/fakehypctl/ctl.h"
+#include "src/fakehypctl/picture.h"
 
-#define TRACE_SCHEMA 1
 #define FOLLOW_INTERVAL_MS 100
 
 #define UNLIMITED UINT64_MAX
@@ -176,6 +176,123 @@ static bool reader_waits(struct ctl_io *io)
     return false;
 }
 
+/* ---- of a file, and pictures ------------------------------------------------------------------------------------ */
+
+/* Of more nobody sees anything. */
+#define PICTURE_EVENTS 1000u
+
+/* The first N from --since on; without it the newest N. */
+static void choose(struct events *events, const struct ctl_args *args)
+{
+    uint64_t limit = ctl_given(args, CTL_OPT_LIMIT) ? args->num[CTL_OPT_LIMIT] : UNLIMITED;
+    size_t nr = 0, skip;
+
+    for (size_t i = 0; i < events->nr; i++)
+        if (events->list[i].e.seq >= args->num[CTL_OPT_SINCE])
+            events->list[nr++] = events->list[i];
+    skip = nr > limit && !ctl_given(args, CTL_OPT_SINCE) ? nr - (size_t)limit : 0;
+    events->nr = nr > limit ? (size_t)limit : nr;
+    memmove(events->list, events->list + skip, events->nr * sizeof(events->list[0]));
+}
+
+static bool load_from_daemon(struct events *events, const struct ctl_args *args, struct ctl_io *io)
+{
+    const struct fakehyp_query_args query = {.what = "trace",
+                                             .vm = args->num[CTL_OPT_VM],
+                                             .any = !ctl_given(args, CTL_OPT_VM),
+                                             .since = args->num[CTL_OPT_SINCE]};
+    struct fakehyp *fh = ask_connect(args, io);
+    json_t *answer = fh ? ask(fh, &query, io) : NULL;
+    const json_t *list = json_object_get(answer, "events");
+    bool ok = answer;
+
+    if (fh)
+        fakehyp_disconnect(fh);
+    for (size_t i = 0; ok && i < json_array_size(list); i++) {
+        ok = events_add(events, json_array_get(list, i));
+        if (!ok)
+            fprintf(io->err, "fakehypctl: trace: fakehypd's answer is malformed: %s\n", events->error);
+    }
+    json_decref(answer);
+    return ok;
+}
+
+static void print_loaded(const struct events *events, bool json, struct ctl_io *io)
+{
+    struct reader r = {0};
+
+    for (size_t i = 0; i < events->nr; i++) {
+        char line[TRACE_JSON_MAX];
+        json_t *event;
+
+        trace_json(&events->list[i].e, line, sizeof(line));
+        event = json_loads(line, 0, NULL);
+        json_object_set_new(event, "ev", json_string(events->list[i].name));
+        if (json)
+            print_event_json(event, io);
+        else
+            print_event(&r, event, io);
+        json_decref(event);
+    }
+}
+
+static enum ctl_exit show(const struct events *events, const struct ctl_args *args, struct ctl_io *io)
+{
+    bool ok = true;
+
+    if (ctl_given(args, CTL_OPT_SVG) && events->nr > PICTURE_EVENTS && !ctl_given(args, CTL_OPT_LIMIT)) {
+        fprintf(io->err,
+                "fakehypctl trace: %zu events are no picture that anybody can read: choose some with --since and "
+                "--limit, or take --chrome\n",
+                events->nr);
+        return CTL_FAILED;
+    }
+    if (!events->nr) {
+        fprintf(io->err, "fakehypctl trace: no event to show\n");
+        return CTL_FAILED;
+    }
+    if (ctl_given(args, CTL_OPT_SVG))
+        ok = picture_svg(events, io->out);
+    else if (ctl_given(args, CTL_OPT_CHROME))
+        ok = picture_chrome(events, io->out);
+    else
+        print_loaded(events, ctl_given(args, CTL_OPT_JSON), io);
+    if (!ok)
+        fprintf(io->err, "fakehypctl trace: no memory\n");
+    return ok ? ask_flush(io) : CTL_FAILED;
+}
+
+static enum ctl_exit trace_all(const struct ctl_args *args, struct ctl_io *io)
+{
+    const char *path = args->text[CTL_OPT_FILE];
+    struct events events = {.list = NULL};
+    enum ctl_exit status = CTL_FAILED;
+
+    if (path ? events_load(&events, path, "fakehypctl trace", io) : load_from_daemon(&events, args, io)) {
+        if (path && ctl_given(args, CTL_OPT_VM))
+            events_only_vm(&events, args->num[CTL_OPT_VM]);
+        choose(&events, args);
+        status = show(&events, args, io);
+    }
+    events_free(&events);
+    return status;
+}
+
+/* Options that do not go together. */
+static const char *contradiction(const struct ctl_args *args)
+{
+    bool file = ctl_given(args, CTL_OPT_FILE), svg = ctl_given(args, CTL_OPT_SVG);
+    bool chrome = ctl_given(args, CTL_OPT_CHROME);
+
+    if (ctl_given(args, CTL_OPT_JSON) + svg + chrome > 1)
+        return "--json, --svg and --chrome are three ways to show events: choose one";
+    if (ctl_given(args, CTL_OPT_FOLLOW) && (file || svg || chrome))
+        return "--follow prints a running daemon's events: not with --file, --svg or --chrome";
+    if (file && args->socket)
+        return "the events come from --file or from the daemon at --socket: choose one";
+    return NULL;
+}
+
 enum ctl_exit ctl_trace(const struct ctl_args *args, struct ctl_io *io)
 {
     struct follow f = {
@@ -186,10 +303,18 @@ enum ctl_exit ctl_trace(const struct ctl_args *args, struct ctl_io *io)
     struct fakehyp *fh;
     enum ctl_exit status;
 
+    const char *wrong = contradiction(args);
+
+    if (wrong) {
+        fprintf(io->err, "fakehypctl trace: %s\n", wrong);
+        return CTL_FAILED;
+    }
     if (!f.left) {
         fprintf(io->err, "fakehypctl trace: --limit: at least 1\n");
         return CTL_FAILED;
     }
+    if (ctl_given(args, CTL_OPT_FILE) || ctl_given(args, CTL_OPT_SVG) || ctl_given(args, CTL_OPT_CHROME))
+        return trace_all(args, io);
     fh = ask_connect(args, io);
     if (!fh)
         return CTL_FAILED;

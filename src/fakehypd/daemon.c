@@ -232,8 +232,7 @@ static int finish(struct daemon *daemon)
     if (!is_clean(daemon)) {
         log_warning("%zu tasks and some objects are left; the kernel takes them back",
                     sched_nr_tasks(daemon->loop.sched));
-        if (daemon->loop.trace_file)
-            fflush(daemon->loop.trace_file);
+        trace_end(machine_trace(daemon->machine));
         return EXIT_FAILURE;
     }
     loop_close(&daemon->loop);

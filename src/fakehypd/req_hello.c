@@ -42,9 +42,9 @@ void req_hello(struct req *req)
     client->ready = true;
     daemon_client_ready(req->daemon);
     log_info("client %llu: %s, pid %d", (unsigned long long)client->id, client->program, client->pid);
-    machine_record(
-        req->daemon->machine,
-        &(struct host_event){.kind = HOST_EV_client, .a0 = (uint64_t)client->pid, .pid = (uint32_t)client->pid});
+    struct host_event came = {.kind = HOST_EV_client, .a0 = (uint64_t)client->pid, .pid = (uint32_t)client->pid};
+    snprintf(came.note, sizeof(came.note), "%s", client->program);
+    machine_record(req->daemon->machine, &came);
     body.version = PROTO_VERSION;
     body.daemon = (char *)FAKEHYP_VERSION;
     body.client = client->id;

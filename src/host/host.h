@@ -68,6 +68,7 @@ void caller_explain(struct caller *caller, const char *format, ...) __attribute_
     X(guest_end, "a0 = pid, rc = wait status")                                                                         \
     X(late_agent, "a client's agent did not answer in time; a0 = pid")                                                 \
     X(client, "a0 = pid, rc = 0 came, 1 went")                                                                         \
+    X(end, "the last line of a trace that was closed; a0 = events before it")                                          \
     X(splat, "a detector of the kernel found something, note = the beginning of its report")
 
 enum host_event_kind {
@@ -81,7 +82,7 @@ struct host_event {
     enum host_event_kind kind;
     uint64_t vm, gmem, offset, size, a0, a1;
     int64_t rc;
-    uint32_t pid;
+    uint32_t pid, vcpu;
     char note[48];
 };
 

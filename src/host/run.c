@@ -125,6 +125,7 @@ static int handle_abort(struct vcpu *vcpu, unsigned cpu, struct run_record *run)
                                               .size = HOST_PAGE_SIZE,
                                               .a0 = write,
                                               .a1 = pfn,
+                                              .vcpu = vcpu->index,
                                               .rc = rc == RUN_AGAIN ? 0 : rc});
     return rc;
 }
@@ -137,6 +138,7 @@ static void trace_call(const struct vcpu *vcpu, uint64_t nr, uint64_t ipa, int64
                                                     .size = HOST_PAGE_SIZE,
                                                     .a0 = nr,
                                                     .a1 = ipa,
+                                                    .vcpu = vcpu->index,
                                                     .rc = x0});
 }
 
@@ -261,7 +263,7 @@ int vcpu_run(struct vcpu *vcpu, struct run_record *run, struct caller *caller)
         host_hvc(host, (unsigned)cpu, HVC_vcpu_put, 0, 0, 0, 0);
         host->arch.cpu_put(host->arch.ctx, (unsigned)cpu);
         host_trace(host, &(struct host_event){
-                             .kind = HOST_EV_exit, .vm = vm->id, .a0 = run->exit_reason, .a1 = run->gpa, .rc = rc});
+                             .kind = HOST_EV_exit, .vm = vm->id, .a0 = run->exit_reason, .a1 = run->gpa, .vcpu = vcpu->index, .pid = caller ? caller->pid : 0, .rc = rc});
     }
     vcpu->running = false;
     if (--vm->nr_inside == 0)

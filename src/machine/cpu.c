@@ -144,6 +144,7 @@ static void record_call(struct machine *m, const struct mvcpu *mv, const struct 
                                            .size = HYP_PAGE_SIZE,
                                            .a0 = (uint32_t)trap->x[0],
                                            .a1 = trap->x[1],
+                                           .vcpu = vcpu_index(mv->vcpu),
                                            .rc = x0});
 }
 

@@ -26,10 +26,31 @@ struct trace *trace_new(size_t capacity, FILE *file)
     return t;
 }
 
+static void write_line(const struct trace *t, const struct trace_entry *e)
+{
+    char line[TRACE_JSON_MAX];
+
+    trace_json(e, line, sizeof(line));
+    fprintf(t->file, "%s\n", line);
+}
+
+void trace_end(struct trace *t)
+{
+    uint64_t last = t->next - 1;
+    const struct trace_entry end = {
+        .seq = t->next, .t_ns = t->ring[last % t->capacity].t_ns, .event = {.kind = HOST_EV_end, .a0 = last}};
+
+    if (!t->file)
+        return;
+    write_line(t, &end);
+    fflush(t->file);
+    t->file = NULL;
+}
+
 void trace_free(struct trace *t)
 {
-    if (t && t->file)
-        fflush(t->file);
+    if (t)
+        trace_end(t);
     free(t);
 }
 
@@ -37,11 +58,8 @@ void trace_add(struct trace *t, uint64_t t_ns, uint64_t task, const struct host_
 {
     struct trace_entry *e = &t->ring[t->next % t->capacity];
     *e = (struct trace_entry){.seq = t->next++, .t_ns = t_ns, .task = task, .event = *event};
-    if (t->file) {
-        char line[TRACE_JSON_MAX];
-        trace_json(e, line, sizeof(line));
-        fprintf(t->file, "%s\n", line);
-    }
+    if (t->file)
+        write_line(t, e);
 }
 
 uint64_t trace_next(const struct trace *t)
@@ -106,7 +124,7 @@ size_t trace_json(const struct trace_entry *e, char *buf, size_t size)
         const char *name;
         uint64_t value;
     } fields[] = {{"vm", ev->vm}, {"gmem", ev->gmem}, {"off", ev->offset}, {"len", ev->size},
-                  {"a0", ev->a0}, {"a1", ev->a1},     {"pid", ev->pid}};
+                  {"a0", ev->a0}, {"a1", ev->a1},     {"pid", ev->pid}, {"vcpu", ev->vcpu}};
 
     put(&o, "{\"seq\":%" PRIu64 ",\"t_ns\":%" PRIu64 ",\"task\":%" PRIu64 ",\"ev\":\"%s\"", e->seq, e->t_ns, e->task,
         trace_event_name(ev->kind));

@@ -3,7 +3,7 @@
  * The trace: a ring of the last events, and JSON lines.
  *
  * One schema, version 1, an object a line: seq, t_ns, task, ev and, where they
- * are not zero, vm, gmem, off, len, a0, a1, rc, pid, note.  HOST_EVENT_MAP in
+ * are not zero, vm, gmem, off, len, a0, a1, pid, vcpu, rc, note.  HOST_EVENT_MAP in
  * src/host/host.h says what each event puts there, doc/protocol.md tells users.
  */
 #ifndef SRC_MACHINE_TRACE_H
@@ -25,6 +25,8 @@ struct trace_entry {
 /* Keeps the last `capacity` events.  file may be NULL and stays the caller's.  NULL when out of memory. */
 struct trace *trace_new(size_t capacity, FILE *file);
 void trace_free(struct trace *trace);
+/* Writes the line that tells a whole file from one that was cut off; trace_free() does too.  Nothing follows it. */
+void trace_end(struct trace *trace);
 void trace_add(struct trace *trace, uint64_t t_ns, uint64_t task, const struct host_event *event);
 /* Sequence number of the next event; the first is 1. */
 uint64_t trace_next(const struct trace *trace);

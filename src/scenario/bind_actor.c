@@ -369,6 +369,7 @@ int bind_new_world(lua_State *L)
         .vcpus = (unsigned)option(L, "vcpus", 1),
         .order = (unsigned)option(L, "order", 0),
         .abi = (unsigned)option(L, "abi", 0),
+        .trace = play->trace,
     };
     char bugs[96] = "";
     option_text(L, "bugs", bugs, sizeof(bugs));

@@ -426,7 +426,7 @@ static void *live_world_new(const struct sc_world_config *config, char *why, siz
         daemon_.pid = 0;
         live_daemon_stop(&daemon_);
     }
-    const char *problem = daemon_.pid ? NULL : live_daemon_start(&daemon_);
+    const char *problem = daemon_.pid ? NULL : live_daemon_start(&daemon_, config->trace);
     struct sc_live *w = problem ? NULL : calloc(1, sizeof(*w));
     if (!w) {
         snprintf(why, size, "%s", problem ? problem : "no memory");

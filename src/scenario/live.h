@@ -144,10 +144,11 @@ struct live_daemon {
     int points, log;
     char socket[32];
     struct fakehyp *observer;
+    FILE *trace, *trace_to; /* what it has recorded, and where that goes when it has ended; NULL: none is wanted */
 };
 
-/* NULL, or what went wrong. */
-const char *live_daemon_start(struct live_daemon *d);
+/* NULL, or what went wrong.  trace: as of struct sc_world_config. */
+const char *live_daemon_start(struct live_daemon *d, FILE *trace);
 void live_daemon_stop(struct live_daemon *d);
 /* The last lines of its log. */
 void live_daemon_log(const struct live_daemon *d, sc_report_fn *report, void *ctx);

@@ -16,11 +16,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "src/scenario/recording.h"
+
 #ifndef FAKEHYPD_PATH
 #define FAKEHYPD_PATH "/usr/local/bin/fakehypd"
 #endif
 
-enum { LISTEN_FD = 3, POINTS_FD, NOTIFY_FD, FIRST_FREE_FD };
+enum { LISTEN_FD = 3, POINTS_FD, NOTIFY_FD, TRACE_FD, FIRST_FREE_FD };
 
 extern char **environ;
 
@@ -41,11 +43,17 @@ static void find_binary(char *buf, size_t size)
         snprintf(buf, size, "%s", self);
 }
 
-static _Noreturn void become(const char *binary, int listener, int points, int notify, int log, pid_t parent)
+static _Noreturn void become(const char *binary, int listener, int points, int notify, int log, int trace, pid_t parent)
 {
-    char *argv[] = {
-        (char *)"fakehypd",    (char *)"--listen-fd=3", (char *)"--points-fd=4",       (char *)"--notify-fd=5",
-        (char *)"--oracle=on", (char *)"--foreground",  (char *)"--log-level=warning", NULL};
+    char *argv[] = {(char *)"fakehypd",
+                    (char *)"--listen-fd=3",
+                    (char *)"--points-fd=4",
+                    (char *)"--notify-fd=5",
+                    (char *)"--oracle=on",
+                    (char *)"--foreground",
+                    (char *)"--log-level=warning",
+                    trace >= 0 ? (char *)"--trace=/proc/self/fd/6" : NULL,
+                    NULL};
     sigset_t none;
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -60,11 +68,14 @@ static _Noreturn void become(const char *binary, int listener, int points, int n
     points = fcntl(points, F_DUPFD, FIRST_FREE_FD);
     notify = fcntl(notify, F_DUPFD, FIRST_FREE_FD);
     log = fcntl(log, F_DUPFD, FIRST_FREE_FD);
+    if (trace >= 0)
+        trace = fcntl(trace, F_DUPFD, FIRST_FREE_FD);
     int null = open("/dev/null", O_RDONLY);
     if (dup2(null, STDIN_FILENO) < 0 || dup2(log, STDOUT_FILENO) < 0 || dup2(log, STDERR_FILENO) < 0 ||
-        dup2(listener, LISTEN_FD) < 0 || dup2(points, POINTS_FD) < 0 || dup2(notify, NOTIFY_FD) < 0)
+        dup2(listener, LISTEN_FD) < 0 || dup2(points, POINTS_FD) < 0 || dup2(notify, NOTIFY_FD) < 0 ||
+        (trace >= 0 && dup2(trace, TRACE_FD) < 0))
         _exit(1);
-    close_range(FIRST_FREE_FD, ~0u, 0);
+    close_range(trace >= 0 ? FIRST_FREE_FD : TRACE_FD, ~0u, 0);
     execve(binary, argv, environ);
     dprintf(STDERR_FILENO, "%s: %s\n", binary, strerror(errno));
     _exit(127);
@@ -99,7 +110,7 @@ static bool spawn(struct live_daemon *d, const char *binary)
         !pipe2(notify, O_CLOEXEC)) {
         d->pid = fork();
         if (!d->pid)
-            become(binary, listener, points[1], notify[1], d->log, self);
+            become(binary, listener, points[1], notify[1], d->log, d->trace ? fileno(d->trace) : -1, self);
         close(notify[1]);
         struct pollfd pfd = {.fd = notify[0], .events = POLLIN};
         ready = d->pid > 0 && poll(&pfd, 1, LIVE_ANSWER_MS) == 1 && read(notify[0], &byte, 1) == 1;
@@ -114,13 +125,13 @@ static bool spawn(struct live_daemon *d, const char *binary)
     return ready;
 }
 
-const char *live_daemon_start(struct live_daemon *d)
+const char *live_daemon_start(struct live_daemon *d, FILE *trace)
 {
     static char why[1200];
     char binary[1000], log[160] = "";
 
     find_binary(binary, sizeof(binary));
-    *d = (struct live_daemon){.points = -1, .log = -1};
+    *d = (struct live_daemon){.points = -1, .log = -1, .trace = trace ? recording_new() : NULL, .trace_to = trace};
     if (spawn(d, binary)) {
         int rc = fakehyp_connect(d->socket, &d->observer);
         if (!rc)
@@ -148,6 +159,8 @@ void live_daemon_stop(struct live_daemon *d)
         }
     }
     d->pid = 0;
+    recording_end(d->trace, d->trace_to);
+    d->trace = NULL;
     d->spoilt = false;
     if (d->points >= 0)
         close(d->points);

@@ -37,6 +37,7 @@ struct sc_play {
     struct sc_output *out;
     struct sc_about about;
     unsigned long repeats;
+    FILE *trace;    /* struct sc_options */
     bool declaring; /* the script is only asked what it is */
 
     struct lua_State *L;

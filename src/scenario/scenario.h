@@ -28,6 +28,7 @@ struct sc_options {
     bool colour;
     unsigned long repeats; /* how many times as long storms last; 0: 1 */
     FILE *out, *err, *in;
+    FILE *trace; /* the events of all that is played, one trace after the other; NULL: nowhere */
 };
 
 /* 0: all that was played passed; 1: something failed; 2: nothing could be played, after an explanation on err. */

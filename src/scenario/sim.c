@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The simulated stage: worlds, and calls as tasks of the machine's scheduler, which stop where the script says. */
+#include "src/scenario/recording.h"
 #include "src/scenario/sim_world.h"
 
 #include <errno.h>
@@ -368,6 +369,12 @@ static void *sim_world_new(const struct sc_world_config *config, char *why, size
         free(w);
         return NULL;
     }
+    if (config->trace && !(w->trace = recording_new())) {
+        snprintf(why, size, "no memory for the trace");
+        sim_free(w->sim);
+        free(w);
+        return NULL;
+    }
     const struct machine_config machine = {
         .stage = &sim_stage_ops,
         .stage_ctx = w->sim,
@@ -376,10 +383,12 @@ static void *sim_world_new(const struct sc_world_config *config, char *why, size
         .log = on_log,
         .log_ctx = w,
         .oracle = MACHINE_ORACLE_ON,
+        .trace_file = w->trace,
     };
     int rc = machine_new(&machine, &w->machine);
     if (rc) {
         snprintf(why, size, "the machine did not start: %s", strerror(-rc));
+        recording_end(w->trace, NULL);
         sim_free(w->sim);
         free(w);
         return NULL;
@@ -473,11 +482,14 @@ static void sim_world_free(void *world, sc_report_fn *report, void *ctx)
         look_for_leaks(w, report, ctx);
         if (!sched_nr_tasks(machine_sched(w->machine))) {
             machine_free(w->machine);
+            recording_end(w->trace, w->config.trace);
             sim_free(w->sim);
             free(w);
             return;
         }
     }
+    trace_end(machine_trace(w->machine));
+    recording_end(w->trace, w->config.trace);
     /* A machine whose tasks never end cannot be freed: it stays behind. */
     static struct sc_sim *abandoned[64];
     static unsigned nr_abandoned;

@@ -17,6 +17,9 @@ int sim_new_process(struct sc_sim *w, const char *name, struct sc_verdict *v)
     struct sim_process *p = &w->process[w->nr_processes];
     snprintf(p->name, sizeof(p->name), "%s", name);
     p->caller = (struct caller){.pid = FIRST_PID + w->nr_processes, .program = p->name};
+    struct host_event came = {.kind = HOST_EV_client, .a0 = p->caller.pid, .pid = p->caller.pid};
+    snprintf(came.note, sizeof(came.note), "%s", name);
+    machine_record(w->machine, &came);
     return (int)w->nr_processes++;
 }
 

@@ -94,6 +94,7 @@ struct sc_sim {
     uint64_t bugs, now;
     struct sim *sim;
     struct machine *machine;
+    FILE *trace; /* of the machine, NULL: none is wanted */
     bool follow;
     char log[320]; /* the first line that the machine said */
 

@@ -9,6 +9,8 @@
 #ifndef SRC_SCENARIO_STAGE_H
 #define SRC_SCENARIO_STAGE_H
 
+#include <stdio.h>
+
 #include "src/scenario/call.h"
 
 /* Under what a scenario is played. */
@@ -28,6 +30,7 @@ struct sc_world_config {
     bool ask_hyp, rfc_library; /* as of struct vm_config */
     unsigned vcpus, order, abi;
     char bugs[200]; /* names, separated by blanks */
+    FILE *trace;    /* gets the events when the world's machine has ended; NULL: nobody */
 };
 
 /* A call that was started; the stage frees it with its world. */

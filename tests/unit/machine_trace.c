@@ -245,7 +245,8 @@ static void file_of_lines(void **state)
                                  .a0 = UINT64_MAX,
                                  .a1 = UINT64_MAX,
                                  .rc = INT64_MIN,
-                                 .pid = UINT32_MAX};
+                                 .pid = UINT32_MAX,
+                                 .vcpu = UINT32_MAX};
     memset(longest.note, 0x80, sizeof(longest.note) - 1);
 
     for (unsigned i = 0; i < 10; i++)
@@ -266,6 +267,10 @@ static void file_of_lines(void **state)
     line = strtok_r(NULL, "\n", &save);
     const struct trace_entry e = {.seq = 11, .t_ns = INT64_MAX, .task = INT64_MAX, .event = longest};
     check_line(line, &e);
+    /* A file that was closed says so. */
+    line = strtok_r(NULL, "\n", &save);
+    const struct trace_entry end = {.seq = 12, .t_ns = INT64_MAX, .event = {.kind = HOST_EV_end, .a0 = 11}};
+    check_line(line, &end);
     assert_null(strtok_r(NULL, "\n", &save));
     free(text);
 }
