@@ -80,7 +80,8 @@ const struct ctl_command ctl_commands[] = {
         .summary = "play scenarios: what each conversion policy makes of a situation",
         .synopsis = "[--live] [--policy P] [--tracker T] [--hyp H] [--bugs NAMES] [--tap | --json | --matrix] [--step] "
                     "[--predict] "
-                    "[--repeat N] [--trace FILE] [--verbose | --quiet] FILE|FOLDER...",
+                    "[--repeat N] [--exhaustive] [--shard I/N] [--replay LABELS] [--trace FILE] "
+                    "[--verbose | --quiet] FILE|FOLDER...",
         .details = "Plays each scenario under all that it names; see fakehyp-scenario(5).  Needs no daemon.\n"
                    "Exit status: 0 all passed (what has no live form counts as passed), 1 something failed, 2 usage,\n"
                    "or a file that is no scenario.\n",
@@ -88,7 +89,8 @@ const struct ctl_command ctl_commands[] = {
                    CTL_OPT_BIT(CTL_OPT_HYP) | CTL_OPT_BIT(CTL_OPT_BUGS) | CTL_OPT_BIT(CTL_OPT_TAP) |
                    CTL_OPT_BIT(CTL_OPT_MATRIX) | CTL_OPT_BIT(CTL_OPT_STEP) | CTL_OPT_BIT(CTL_OPT_PREDICT) |
                    CTL_OPT_BIT(CTL_OPT_VERBOSE) | CTL_OPT_BIT(CTL_OPT_QUIET) | CTL_OPT_BIT(CTL_OPT_REPEAT) |
-                   CTL_OPT_BIT(CTL_OPT_TRACE),
+                   CTL_OPT_BIT(CTL_OPT_TRACE) | CTL_OPT_BIT(CTL_OPT_EXHAUSTIVE) | CTL_OPT_BIT(CTL_OPT_SHARD) |
+                   CTL_OPT_BIT(CTL_OPT_REPLAY),
         .operands = true,
         .no_daemon = true,
         .run = ctl_scenarios,

@@ -59,6 +59,9 @@ static const struct option_info infos[CTL_NR_OPTS] = {
     [CTL_OPT_SVG] = {"svg", 'd', KIND_FLAG, NULL, "draw a sequence diagram", 0},
     [CTL_OPT_CHROME] = {"chrome", 'c', KIND_FLAG, NULL, "write what Perfetto and chrome://tracing open", 0},
     [CTL_OPT_TRACE] = {"trace", 'e', KIND_TEXT, "FILE", "write the events of what is played to FILE", 0},
+    [CTL_OPT_EXHAUSTIVE] = {"exhaustive", 'E', KIND_FLAG, NULL, "explore with any number of preemptions", 0},
+    [CTL_OPT_SHARD] = {"shard", 'D', KIND_TEXT, "I/N", "explore the I-th of N parts of the schedules", 0},
+    [CTL_OPT_REPLAY] = {"replay", 'R', KIND_TEXT, "LABELS", "explore no schedule but this one, step by step", 0},
 };
 
 /* Values of the long forms: out of the way of the letters. */

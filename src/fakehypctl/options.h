@@ -46,6 +46,9 @@ enum ctl_opt {
     CTL_OPT_SVG,
     CTL_OPT_CHROME,
     CTL_OPT_TRACE,
+    CTL_OPT_EXHAUSTIVE,
+    CTL_OPT_SHARD,
+    CTL_OPT_REPLAY,
     CTL_NR_OPTS,
 };
 

@@ -7,6 +7,13 @@
 
 #include "src/scenario/scenario.h"
 
+/* "2/4": false when it is no such thing. */
+static bool read_shard(const char *text, unsigned *shard, unsigned *shards)
+{
+    int end = 0;
+    return sscanf(text, "%4u/%4u%n", shard, shards, &end) == 2 && !text[end] && *shard >= 1 && *shard <= *shards;
+}
+
 enum ctl_exit ctl_scenarios(const struct ctl_args *args, struct ctl_io *io)
 {
     struct sc_options options = {
@@ -26,11 +33,20 @@ enum ctl_exit ctl_scenarios(const struct ctl_args *args, struct ctl_io *io)
         .verbose = ctl_given(args, CTL_OPT_VERBOSE),
         .quiet = ctl_given(args, CTL_OPT_QUIET),
         .repeats = ctl_given(args, CTL_OPT_REPEAT) ? args->num[CTL_OPT_REPEAT] : 1,
+        .exploring = {.exhaustive = ctl_given(args, CTL_OPT_EXHAUSTIVE),
+                      .replay = args->text[CTL_OPT_REPLAY],
+                      .progress = ctl_given(args, CTL_OPT_QUIET) ? NULL : io->err,
+                      .figures = ctl_given(args, CTL_OPT_VERBOSE) ? io->err : NULL},
         .colour = io->colour,
         .out = io->out,
         .err = io->err,
         .in = stdin,
     };
+    const char *shard = args->text[CTL_OPT_SHARD];
+    if (shard && !read_shard(shard, &options.exploring.shard, &options.exploring.shards)) {
+        fprintf(io->err, "fakehypctl run: --shard: \"%s\" is no part: 1/4 to 4/4 would be\n", shard);
+        return CTL_FAILED;
+    }
     if (!options.nr_paths) {
         fprintf(io->err, "fakehypctl run: which scenario?  Give a script or a folder of them\n");
         return CTL_FAILED;

@@ -300,6 +300,32 @@ bool sched_has_runnable(const struct sched *s)
     return s->run_head != NULL;
 }
 
+struct task *sched_next_runnable(const struct sched *s, const struct task *t)
+{
+    return t ? t->run_next : s->run_head;
+}
+
+void sched_run_task(struct sched *s, struct task *t)
+{
+    struct sched *outer = active;
+    struct task **at = &s->run_head, *before = NULL;
+
+    assert(!s->running);
+    while (*at != t) {
+        assert(*at);
+        before = *at;
+        at = &before->run_next;
+    }
+    *at = t->run_next;
+    if (s->run_tail == t)
+        s->run_tail = before;
+    active = s;
+    s->running = true;
+    switch_to_task(s, t);
+    s->running = false;
+    active = outer;
+}
+
 size_t sched_nr_tasks(const struct sched *s)
 {
     return s->nr_tasks;

@@ -37,6 +37,10 @@ struct task *task_spawn(struct sched *sched, const char *name, void (*fn)(void *
 /* Runs what is runnable, each task until it waits or relaxes, at most max task switches (0: until none is runnable). */
 size_t sched_run(struct sched *sched, size_t max);
 bool sched_has_runnable(const struct sched *sched);
+/* The tasks that could run now, one after the other: NULL gives the first, NULL comes after the last. */
+struct task *sched_next_runnable(const struct sched *sched, const struct task *task);
+/* Runs that one of them, until it waits or relaxes, out of its turn. */
+void sched_run_task(struct sched *sched, struct task *task);
 /* Absolute stage time before which no timed wait ends; SCHED_FOREVER when none. */
 uint64_t sched_next_deadline(const struct sched *sched);
 /* Wakes the waits whose deadline has come. */

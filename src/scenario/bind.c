@@ -194,8 +194,8 @@ static void set_number(lua_State *L, const char *name, int64_t value)
 void sc_bind(struct sc_play *play)
 {
     static const luaL_Reg functions[] = {
-        {"scenario", scenario}, {"world", bind_new_world}, {"say", say}, {"print", say},
-        {"check", check},       {"equal", equal},          {NULL, NULL}};
+        {"scenario", scenario}, {"world", bind_new_world}, {"say", say}, {"print", say}, {"check", check},
+        {"equal", equal},       {"explore", bind_explore}, {NULL, NULL}};
     lua_State *L = play->L;
 
     for (const luaL_Reg *f = functions; f->name; f++)

@@ -30,6 +30,7 @@ struct bind_op {
     char actor[32];
     struct sc_call call;
     struct sc_op *op;
+    int recorded; /* its number in the recipe of an explore{}, -1 none */
 };
 
 #define BIND_ACTOR "fakehyp.actor"
@@ -64,6 +65,11 @@ void bind_tell(lua_State *L, const char *actor, const struct sc_call *call, cons
                const char *words, const char *result);
 void bind_told_verdict(lua_State *L, const char *actor, unsigned world, const struct sc_call *call,
                        const struct sc_verdict *v);
+
+/* explore { }; explore_bind.c. */
+int bind_explore(lua_State *L);
+/* While the setup of an explore{} is recorded: the call's number there; else -1. */
+int bind_record(lua_State *L, const struct sc_call *call);
 
 /* ---- bind_verdict.c, bind_op.c ---- */
 int bind_verdict_index(lua_State *L);

@@ -172,6 +172,7 @@ static int call_verb(lua_State *L)
     void *world = bind_world(L, a->world);
     bind_settle_claims(L);
     struct bind_verdict *x = bind_push_verdict(L, a->world, &call);
+    bind_record(L, &call);
     play->stage->perform(world, &call, &x->v);
     bind_told_verdict(L, a->name, a->world, &call, &x->v);
     if (info->result == SC_VERDICT)
@@ -195,7 +196,7 @@ static int start(lua_State *L)
     if (verb < 0 || sc_verbs[verb].result != SC_VERDICT)
         return luaL_error(L, "a %s has no verb \"%s\" that can be started", sc_actor_names[a->class], name);
     struct bind_op *op = lua_newuserdatauv(L, sizeof(*op), 0);
-    *op = (struct bind_op){.play = play, .world = a->world};
+    *op = (struct bind_op){.play = play, .world = a->world, .recorded = -1};
     snprintf(op->actor, sizeof(op->actor), "%s", a->name);
     luaL_setmetatable(L, BIND_OP);
     lua_insert(L, 1);
@@ -204,6 +205,7 @@ static int start(lua_State *L)
     op->op = play->stage->start(bind_world(L, a->world), &op->call, why, sizeof(why));
     if (!op->op)
         return luaL_error(L, "%s", why);
+    op->recorded = bind_record(L, &op->call);
     return 1;
 }
 
@@ -381,6 +383,12 @@ int bind_new_world(lua_State *L)
     if (play->nr_worlds == SC_MAX_WORLDS)
         return luaL_error(L, "more than %d worlds", SC_MAX_WORLDS);
     bind_settle_claims(L);
+    if (play->recording && play->recording->world.pages)
+        return luaL_error(L, "setup of an explore: one world");
+    if (play->recording) {
+        config.small = true;
+        play->recording->world = config;
+    }
     play->line = bind_line(L);
     void *world = play->stage->world_new(&config, why, sizeof(why));
     if (!world)

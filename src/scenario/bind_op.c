@@ -22,6 +22,8 @@ static enum sc_progress advance(lua_State *L, struct bind_op *op, const char *la
 
     bind_world(L, op->world);
     bind_settle_claims(L);
+    if (op->play->recording)
+        luaL_error(L, "setup of an explore: a call that was started stays where it is");
     end = op->play->stage->go(op->op, label);
     if (end == SC_OP_ENDED) {
         bind_told_verdict(L, op->actor, op->world, &op->call, op->play->stage->verdict(op->op));

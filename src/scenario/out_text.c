@@ -28,7 +28,7 @@ static void text_begin(struct sc_output *out, const struct sc_play *play)
 static void text_say(struct sc_output *out, const char *text)
 {
     if (out->narrate)
-        fprintf(out->f, "\n    %s%s%s\n", colour(out, BOLD), text, colour(out, PLAIN));
+        fprintf(out->f, "%s    %s%s%s\n", *text == ' ' ? "" : "\n", colour(out, BOLD), text, colour(out, PLAIN));
 }
 
 static bool read_line(struct sc_output *out, char *buf, size_t size)

@@ -7,7 +7,9 @@
 #ifndef SRC_SCENARIO_PLAY_H
 #define SRC_SCENARIO_PLAY_H
 
+#include "src/scenario/explore.h"
 #include "src/scenario/output.h"
+#include "src/scenario/scenario.h"
 #include "src/scenario/stage.h"
 
 struct lua_State;
@@ -37,8 +39,10 @@ struct sc_play {
     struct sc_output *out;
     struct sc_about about;
     unsigned long repeats;
-    FILE *trace;    /* struct sc_options */
-    bool declaring; /* the script is only asked what it is */
+    FILE *trace; /* struct sc_options */
+    struct sc_exploring exploring;
+    struct ex_recipe *recording; /* while setup() of an explore{} runs */
+    bool declaring;              /* the script is only asked what it is */
 
     struct lua_State *L;
     size_t lua_bytes;

@@ -55,6 +55,7 @@ static void play_once(struct run *run, const char *path, const struct sc_about *
     play->out = &run->out;
     play->about = *about;
     play->trace = run->options->trace;
+    play->exploring = run->options->exploring;
     play->repeats = run->options->repeats ? run->options->repeats : 1;
     run->totals.runs++;
     const char *reason = run->options->live ? not_live(play) : NULL;

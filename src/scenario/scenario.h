@@ -14,6 +14,15 @@
 
 enum sc_format { SC_FORMAT_TEXT, SC_FORMAT_TAP, SC_FORMAT_JSON, SC_FORMAT_MATRIX };
 
+/* How explore{} explores. */
+struct sc_exploring {
+    bool exhaustive;        /* no bound on preemptions */
+    bool unreduced;         /* no sleep sets */
+    unsigned shard, shards; /* 0 of 0: everything */
+    const char *replay;     /* "[NAME: ]LABELS": no search, but this schedule */
+    FILE *progress, *figures;
+};
+
 struct sc_options {
     char *const *paths; /* scripts, or folders of them */
     size_t nr_paths;
@@ -27,6 +36,8 @@ struct sc_options {
     bool quiet;   /* nothing of what passes */
     bool colour;
     unsigned long repeats; /* how many times as long storms last; 0: 1 */
+    /* What explore { } does. */
+    struct sc_exploring exploring;
     FILE *out, *err, *in;
     FILE *trace; /* the events of all that is played, one trace after the other; NULL: nowhere */
 };

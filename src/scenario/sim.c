@@ -9,9 +9,12 @@
 #include <string.h>
 
 #define RAM_BYTES (UINT64_C(64) << 20)
+#define SMALL_RAM_BYTES (UINT64_C(16) << 20)
 /* Turns after which a task that polls is taken for one that waits. */
 #define MAX_TURNS 200000u
 #define SETTLE_TURNS 2000u
+/* The same for one step of an exploration. */
+#define POLLS 8u
 /* The last events of a page that are told when something is wrong with it. */
 #define HISTORY_LINES 20u
 
@@ -23,7 +26,10 @@ struct sc_op {
     struct task *stopped; /* the task of it that stands at a point */
     const char *stop;     /* where it is to stop, NULL nowhere */
     char stop_label[48], label[48];
+    unsigned cpu; /* of its process when it was started */
     bool ended;
+    bool each;   /* it stops at each point, and its tasks run in sim_op_step() only */
+    bool polled; /* its last step came to nothing: it waits for another's */
     void (*fn)(struct sc_sim *w, const struct sc_call *c, struct sc_verdict *v);
     struct sc_op *next;
 };
@@ -61,6 +67,12 @@ static void at_point(void *ctx, struct task *task, const char *label)
     if (!op)
         return;
     snprintf(op->label, sizeof(op->label), "%s", label);
+    /* EL2's own window is not one for another call to EL2. */
+    if (op->each && !op->stopped && strncmp(label, "s2:", 3)) {
+        op->stopped = task;
+        task_pause();
+        return;
+    }
     if (!op->stop || strcmp(op->stop, label))
         return;
     op->stop = NULL;
@@ -123,8 +135,7 @@ static bool names_no_page(struct sc_op *op)
 static void op_task(void *arg)
 {
     struct sc_op *op = arg;
-    if (sc_verbs[op->call.verb].actor == SC_PROCESS)
-        sched_set_cpu(op->w->process[op->call.self].cpu);
+    sched_set_cpu(op->cpu);
     if (!names_no_page(op))
         op->fn(op->w, &op->call, &op->verdict);
     op->ended = true;
@@ -172,6 +183,8 @@ static struct sc_op *op_new(struct sc_sim *w, const struct sc_call *call)
     op->w = w;
     op->call = *call;
     op->fn = verb_fn[call->verb];
+    if (sc_verbs[call->verb].actor == SC_PROCESS)
+        op->cpu = w->process[call->self].cpu;
     op->next = w->ops;
     w->ops = op;
     return op;
@@ -183,7 +196,82 @@ static void op_free(struct sc_op *op)
     while (*at != op)
         at = &(*at)->next;
     *at = op->next;
+    /* A vCPU's thread that still turns does so for nobody. */
+    for (unsigned i = 0; i < op->w->nr_vms; i++)
+        for (unsigned j = 0; j < op->w->vm[i].nr_vcpus; j++)
+            if (op->w->vm[i].vcpu[j].op == op)
+                op->w->vm[i].vcpu[j].op = NULL;
     free(op);
+}
+
+/* ---- step by step ----------------------------------------------------------------------------------------------- */
+
+/* The first task that can run and is the call's, or, without one, nobody's that is explored. */
+static struct task *runnable_of(const struct sc_sim *w, const struct sc_op *op)
+{
+    const struct sched *s = machine_sched(w->machine);
+
+    for (struct task *t = NULL; (t = sched_next_runnable(s, t));) {
+        const struct sc_op *owner = op_of(w, t);
+        if (op ? owner == op : !(owner && owner->each))
+            return t;
+    }
+    return NULL;
+}
+
+/* What belongs to no call, as the kernel's own work, goes on at once. */
+static void run_others(struct sc_sim *w)
+{
+    struct task *t;
+    for (unsigned i = 0; i < SETTLE_TURNS && (t = runnable_of(w, NULL)); i++)
+        sched_run_task(machine_sched(w->machine), t);
+}
+
+bool sim_op_can(const struct sc_op *op)
+{
+    return !op->ended && !op->polled && (op->stopped || !op->each || runnable_of(op->w, op));
+}
+
+enum sc_progress sim_op_step(struct sc_op *op)
+{
+    struct sc_sim *w = op->w;
+    struct task *t;
+    bool begun = op->each;
+
+    op->each = true;
+    if (op->stopped) {
+        t = op->stopped;
+        op->stopped = NULL;
+        task_resume(t);
+    } else if (!begun) {
+        op->task = task_spawn(machine_sched(w->machine), sc_verbs[op->call.verb].name, op_task, op);
+        if (!op->task) {
+            sc_broken(&op->verdict, "no memory for a task");
+            op->ended = true;
+        }
+    }
+    unsigned turns = 0;
+    while (!op->ended && !op->stopped && turns++ < POLLS && (t = runnable_of(w, op)))
+        sched_run_task(machine_sched(w->machine), t);
+    run_others(w);
+    for (struct sc_op *other = w->ops; other; other = other->next)
+        other->polled = false;
+    op->polled = turns > POLLS;
+    return op->ended ? SC_OP_ENDED : op->stopped ? SC_OP_STOPPED : SC_OP_WAITS;
+}
+
+bool sim_pass_time(struct sc_sim *w)
+{
+    struct sched *s = machine_sched(w->machine);
+    uint64_t next = sched_next_deadline(s);
+
+    if (next == SCHED_FOREVER)
+        return false;
+    if (next > w->now)
+        w->now = next;
+    sched_fire_timers(s);
+    run_others(w);
+    return true;
 }
 
 static struct sc_op *sim_start(void *world, const struct sc_call *call, char *why, size_t size)
@@ -378,7 +466,7 @@ static void *sim_world_new(const struct sc_world_config *config, char *why, size
     const struct machine_config machine = {
         .stage = &sim_stage_ops,
         .stage_ctx = w->sim,
-        .memory_bytes = RAM_BYTES,
+        .memory_bytes = config->small ? SMALL_RAM_BYTES : RAM_BYTES,
         .sched = {.ctx = w, .now = now, .point = at_point},
         .log = on_log,
         .log_ctx = w,
@@ -407,6 +495,7 @@ static bool end_ops(struct sc_sim *w)
     bool all = true;
     for (struct sc_op *op = w->ops, *next; op; op = next) {
         next = op->next;
+        op->each = false;
         if (op->task || op->stopped) {
             enum sc_progress end = sim_go(op, NULL);
             if (end != SC_OP_ENDED && op->task) {

@@ -152,6 +152,15 @@ void sim_convert(struct sc_sim *w, struct sim_process *p, struct gmem *gmem, con
 void sim_converted(struct sc_sim *w, const struct sim_process *p, int rc, const struct gmem_busy *busy,
                    struct sc_verdict *v);
 
+/*
+ * One call after the other, step by step.  sim_op_can() says whether one that
+ * was started can go on; sim_op_step() takes it to its next schedule point,
+ * its end or a wait; sim_pass_time() ends the first wait that has a time.
+ */
+bool sim_op_can(const struct sc_op *op);
+enum sc_progress sim_op_step(struct sc_op *op);
+bool sim_pass_time(struct sc_sim *w);
+
 struct vm_config sim_vm_config(const struct sc_sim *w);
 /* Starts the VMM's threads of a VM; joins them once the VM is gone. */
 bool sim_vm_threads(struct sc_sim *w, int vm);

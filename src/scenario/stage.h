@@ -28,6 +28,7 @@ struct sc_world_config {
     bool private_;  /* all of it is converted before the script goes on */
     bool unilateral, unprotected, follow;
     bool ask_hyp, rfc_library; /* as of struct vm_config */
+    bool small;                /* made many thousand times: 16 MiB */
     unsigned vcpus, order, abi;
     char bugs[200]; /* names, separated by blanks */
     FILE *trace;    /* gets the events when the world's machine has ended; NULL: nobody */

@@ -54,60 +54,20 @@ function comes_first()
   w.vmm:convert(8, 1, PRIVATE):expect "0"
 end
 
--- Each way to deal the steps of the two to one CPU after another.
-local GUP = { "gup:pte-read", "gup:grabbed", "gup:rechecked" }
-local CONVERT = { "convert:locked", "unmap:cleared", "convert:unmapped", "convert:checked", "convert:prepared",
-  "convert:stored" }
-
-local function one_order(mode, order)
-  local w, gup = begin(mode)
-  local convert = w.vmm:start("convert", 8, 1, PRIVATE)
-  local at = { G = 0, C = 0 }
-  local op = { G = gup, C = convert }
-  local ended = { G = false, C = false }
-  for i = 1, #order do
-    local who = order:sub(i, i)
-    if not ended[who] then
-      at[who] = at[who] + 1
-      local points = who == "G" and GUP or CONVERT
-      ended[who] = op[who]:run(points[at[who]]) == "ended"
-    end
-  end
-  for _ = 1, 2 do
-    for _, who in ipairs { "G", "C" } do
-      ended[who] = ended[who] or op[who]:run() == "ended"
-    end
-  end
-  local pinned, converted = gup:finish(), convert:finish()
-  check(not (pinned.word == "0" and converted.word == "0"), order .. ": the page is private, and pinned")
-  check(pinned.word == "0" or converted.word == "0", order .. ": neither of them got the page")
-  if pinned.word == "0" then
-    converted:expect "EAGAIN@8":holder "O_DIRECT"
-  else
-    pinned:expect "EFAULT"
-    w.file:page(8):has { attr = PRIVATE, ref = 1, holders = 0 }
-  end
-  w:close()
-end
-
-local function deal(mode, order, gups, converts)
-  if gups == 0 and converts == 0 then
-    one_order(mode, order)
-    return 1
-  end
-  local n = 0
-  if gups > 0 then
-    n = n + deal(mode, order .. "G", gups - 1, converts)
-  end
-  if converts > 0 then
-    n = n + deal(mode, order .. "C", gups, converts - 1)
-  end
-  return n
-end
-
+-- All orders of the steps of both.
 function every_order(mode)
-  say("Every order of the steps of both, TLBs flushed by " .. mode .. ": never a private page that is pinned.")
-  equal(deal(mode, "", #GUP, #CONVERT), 84, "orders: 9 steps, of which 3 are GUP's")
+  explore {
+    name = "GUP-fast against a conversion, TLBs flushed by " .. mode,
+    setup = function()
+      local w, gup = begin(mode)
+      return { gup = gup, convert = w.vmm:start("convert", 8, 1, PRIVATE) }
+    end,
+    ends = function(e)
+      check(not (e.gup == "0" and e.convert == "0"), "the page is private, and pinned")
+      check(e.gup == "0" or e.convert == "0", "neither of them got the page")
+      check(e.gup == "0" and e.convert == "EAGAIN@8" or e.gup == "EFAULT", e.state)
+    end,
+  }
 end
 
 function wrong_order()
@@ -117,4 +77,13 @@ function wrong_order()
   gup:finish():expect "0"
   convert:finish():expect "0":violates "I1"
   w.file:page(8):has { attr = PRIVATE, ref = 1 + 1024 }
+  local found = explore {
+    name = "GUP-fast against checks in the wrong order",
+    setup = function()
+      local w, gup = begin("broadcast", "naive-check-order")
+      return { gup = gup, convert = w.vmm:start("convert", 8, 1, PRIVATE) }
+    end,
+    violates = "I1",
+  }
+  check(found.labels <= 12, found.schedule)
 end

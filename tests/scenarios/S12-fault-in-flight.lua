@@ -6,7 +6,24 @@ scenario {
   live = "a fault of a real process stops for nobody between its lookup and its PTE",
 }
 
+-- All orders of the steps of both.
+local function every_order()
+  explore {
+    name = "a fault against a conversion",
+    setup = function()
+      local w = world {}
+      w.vmm:fallocate(1, 9 * 4096, 4096):expect "0"
+      return { fault = w.vmm:start("touch", 9, "w"), convert = w.vmm:start("convert", 9, 1, PRIVATE) }
+    end,
+    ends = function(e)
+      check(e.convert == "0" or e.convert == "EAGAIN@9" and e.fault == "0", e.state)
+    end,
+    violates = { A = "I1" },
+  }
+end
+
 function play()
+  every_order()
   say "A fault has its folio; it has dropped the file's lock and not set the PTE yet. Only its reference tells."
   local w = world {}
   w.vmm:fallocate(1, 9 * 4096, 4096):expect "0"
