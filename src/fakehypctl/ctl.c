@@ -142,7 +142,7 @@ static enum ctl_exit run_command(const struct ctl_command *c, int argc, char **a
     int end;
 
     snprintf(who, sizeof(who), "fakehypctl %s", c->name);
-    end = ctl_parse_options(argc, argv, common_options(c) | c->options, who, &args, io);
+    end = ctl_parse_options(argc, argv, common_options(c) | c->options, c->operands, who, &args, io);
     if (end >= 0 && ctl_given(&args, CTL_OPT_HELP)) {
         command_help(c, io);
         return ask_flush(io);
@@ -165,7 +165,7 @@ enum ctl_exit ctl_run(int argc, char **argv, struct ctl_io *io)
 {
     const struct ctl_command *command;
     struct ctl_args args;
-    int end = ctl_parse_options(argc, argv, PROGRAM_OPTIONS, "fakehypctl", &args, io);
+    int end = ctl_parse_options(argc, argv, PROGRAM_OPTIONS, false, "fakehypctl", &args, io);
 
     if (end >= 0 && ctl_given(&args, CTL_OPT_HELP)) {
         program_help(io);

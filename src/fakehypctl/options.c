@@ -158,7 +158,7 @@ static enum ctl_opt opt_of(int val, uint64_t allowed)
     return CTL_NR_OPTS;
 }
 
-int ctl_parse_options(int argc, char **argv, uint64_t allowed, const char *who, struct ctl_args *args,
+int ctl_parse_options(int argc, char **argv, uint64_t allowed, bool mixed, const char *who, struct ctl_args *args,
                       struct ctl_io *io)
 {
     struct option longopts[CTL_NR_OPTS + 1];
@@ -166,7 +166,8 @@ int ctl_parse_options(int argc, char **argv, uint64_t allowed, const char *who, 
     size_t nr = 0, len = 0;
     int val;
 
-    shortopts[len++] = '+'; /* stop at the first operand */
+    if (!mixed)
+        shortopts[len++] = '+';
     shortopts[len++] = ':'; /* tell a missing argument from an unknown option */
     for (int i = 0; i < CTL_NR_OPTS; i++) {
         if (!(allowed & CTL_OPT_BIT(i)))

@@ -77,11 +77,12 @@ static inline bool ctl_given(const struct ctl_args *args, enum ctl_opt opt)
 int ctl_parse_number(const char *text, bool suffixes, uint64_t max, uint64_t *value);
 
 /*
- * Parses argv[1..] with the options of `allowed`.  Stops at the first operand
- * and returns its index (argc: there is none), or -EINVAL after an explanation
- * on io->err that begins with `who`.
+ * Parses argv[1..] with the options of `allowed`.  Stops at the first operand;
+ * `mixed`: operands may stand among options, and argv is sorted so that they
+ * come last.  Returns the index of the first operand (argc: there is none), or
+ * -EINVAL after an explanation on io->err that begins with `who`.
  */
-int ctl_parse_options(int argc, char **argv, uint64_t allowed, const char *who, struct ctl_args *args,
+int ctl_parse_options(int argc, char **argv, uint64_t allowed, bool mixed, const char *who, struct ctl_args *args,
                       struct ctl_io *io);
 
 /* One line for each option of `allowed`. */

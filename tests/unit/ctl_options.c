@@ -83,12 +83,28 @@ static void good_options(void **state)
     unsigned allowed = CTL_COMMON_OPTIONS | CTL_OPT_BIT(CTL_OPT_GMEM) | CTL_OPT_BIT(CTL_OPT_OFFSET);
     struct ctl_args args;
 
-    assert_int_equal(ctl_parse_options(9, argv, allowed, "t", &args, &io), 7);
+    assert_int_equal(ctl_parse_options(9, argv, allowed, false, "t", &args, &io), 7);
     assert_int_equal(args.given, CTL_OPT_BIT(CTL_OPT_GMEM) | CTL_OPT_BIT(CTL_OPT_OFFSET) | CTL_OPT_BIT(CTL_OPT_JSON) |
                                      CTL_OPT_BIT(CTL_OPT_SOCKET));
     assert_int_equal(args.num[CTL_OPT_GMEM], 3);
     assert_int_equal(args.num[CTL_OPT_OFFSET], 0x2000);
     assert_string_equal(args.socket, "/x");
+}
+
+static void operands_among_options(void **state)
+{
+    struct ctl_io io = {.out = stdout, .err = stderr};
+    char *argv[] = {"run", "one", "--policy", "A", "two", "--quiet", "--", "--three", NULL};
+    struct ctl_args args;
+
+    int end =
+        ctl_parse_options(8, argv, CTL_OPT_BIT(CTL_OPT_POLICY) | CTL_OPT_BIT(CTL_OPT_QUIET), true, "t", &args, &io);
+    assert_int_equal(end, 5);
+    assert_string_equal(args.text[CTL_OPT_POLICY], "A");
+    assert_true(ctl_given(&args, CTL_OPT_QUIET));
+    assert_string_equal(argv[5], "one");
+    assert_string_equal(argv[6], "two");
+    assert_string_equal(argv[7], "--three");
 }
 
 static void assert_usage(const struct ctl_output *o, const char *text)
@@ -233,6 +249,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers),
         cmocka_unit_test(good_options),
+        cmocka_unit_test(operands_among_options),
         cmocka_unit_test(bad_usage),
         cmocka_unit_test(help_and_version),
         cmocka_unit_test(help_that_cannot_be_written),
