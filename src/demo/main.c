@@ -89,8 +89,11 @@ static char *trace_file; /* NULL: none */
 
 static void start_daemon(void)
 {
-    char *argv[] = {(char *)"fakehypd", (char *)"--socket",    socket_path,       (char *)"--terminate",
-                    (char *)"--daemon", (char *)"--log-level", (char *)"warning", trace_file ? (char *)"--trace" : NULL, trace_file, NULL};
+    char *argv[] = {(char *)"fakehypd", (char *)"--socket",
+                    socket_path,        (char *)"--terminate",
+                    (char *)"--daemon", (char *)"--log-level",
+                    (char *)"warning",  trace_file ? (char *)"--trace" : NULL,
+                    trace_file,         NULL};
     int status = run(argv, -1, NULL, 0);
     if (status) {
         printf("fakehypd did not start (wait status 0x%x)\n", status);
@@ -412,8 +415,9 @@ int main(int argc, char **argv)
     if (argc == 3 && !strcmp(argv[1], "--trace")) {
         trace_file = argv[2];
     } else if (argc > 1) {
-        printf("usage: fakehyp-demo [--trace FILE]\nPlays the main job of fakehyp with real processes and narrates it.\n"
-               "With --trace the daemon's events are in FILE, for fakehypctl trace --svg and fakehypctl check.\n");
+        printf(
+            "usage: fakehyp-demo [--trace FILE]\nPlays the main job of fakehyp with real processes and narrates it.\n"
+            "With --trace the daemon's events are in FILE, for fakehypctl trace --svg and fakehypctl check.\n");
         return strcmp(argv[1], "--help") ? 2 : 0;
     }
     ssize_t n = readlink("/proc/self/exe", bin_dir, sizeof(bin_dir) - 1);

@@ -262,8 +262,13 @@ int vcpu_run(struct vcpu *vcpu, struct run_record *run, struct caller *caller)
         rc = run_loop(vcpu, (unsigned)cpu, run);
         host_hvc(host, (unsigned)cpu, HVC_vcpu_put, 0, 0, 0, 0);
         host->arch.cpu_put(host->arch.ctx, (unsigned)cpu);
-        host_trace(host, &(struct host_event){
-                             .kind = HOST_EV_exit, .vm = vm->id, .a0 = run->exit_reason, .a1 = run->gpa, .vcpu = vcpu->index, .pid = caller ? caller->pid : 0, .rc = rc});
+        host_trace(host, &(struct host_event){.kind = HOST_EV_exit,
+                                              .vm = vm->id,
+                                              .a0 = run->exit_reason,
+                                              .a1 = run->gpa,
+                                              .vcpu = vcpu->index,
+                                              .pid = caller ? caller->pid : 0,
+                                              .rc = rc});
     }
     vcpu->running = false;
     if (--vm->nr_inside == 0)

@@ -124,7 +124,7 @@ size_t trace_json(const struct trace_entry *e, char *buf, size_t size)
         const char *name;
         uint64_t value;
     } fields[] = {{"vm", ev->vm}, {"gmem", ev->gmem}, {"off", ev->offset}, {"len", ev->size},
-                  {"a0", ev->a0}, {"a1", ev->a1},     {"pid", ev->pid}, {"vcpu", ev->vcpu}};
+                  {"a0", ev->a0}, {"a1", ev->a1},     {"pid", ev->pid},    {"vcpu", ev->vcpu}};
 
     put(&o, "{\"seq\":%" PRIu64 ",\"t_ns\":%" PRIu64 ",\"task\":%" PRIu64 ",\"ev\":\"%s\"", e->seq, e->t_ns, e->task,
         trace_event_name(ev->kind));

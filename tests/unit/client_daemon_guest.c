@@ -173,6 +173,8 @@ static void *attacher_main(void *arg)
 void daemon_guest_prepare(struct daemon_client *client, const Fakehyp__Request *request)
 {
     struct fake_daemon *d = client->daemon;
+    /* One whose process never came is over. */
+    daemon_guest_stop(d);
     struct daemon_guest *guest = calloc(1, sizeof(*guest));
     Fakehyp__Reply reply = FAKEHYP__REPLY__INIT;
     Fakehyp__Ack ack = FAKEHYP__ACK__INIT;
