@@ -116,7 +116,7 @@ int machine_new(const struct machine_config *config, struct machine **out)
     m->ram_base = MACHINE_RAM_BASE;
     m->ram_bytes = config->memory_bytes;
     m->sched = sched_new(&config->sched);
-    m->trace = trace_new(TRACE_CAPACITY, config->trace_file);
+    m->trace = trace_new(config->trace_events ? config->trace_events : TRACE_CAPACITY, config->trace_file);
     int rc = map_ram(m->ram_bytes, &m->ram);
     m->vmemmap = reserve((m->ram_bytes >> 12) * sizeof(struct hyp_page));
     m->hyp = aligned_alloc(64, (hyp_state_size() + 63) / 64 * 64);

@@ -23,6 +23,7 @@ struct machine_config {
     const struct stage_ops *stage;
     void *stage_ctx;
     uint64_t memory_bytes; /* emulated RAM; only what is used costs */
+    size_t trace_events;   /* that the trace remembers; 0: 65536 */
     struct sched_config sched;
     enum machine_oracle oracle;
     FILE *trace_file;                                    /* JSON lines; may be NULL; the caller's */

@@ -10,6 +10,7 @@
 
 #define RAM_BYTES (UINT64_C(64) << 20)
 #define SMALL_RAM_BYTES (UINT64_C(16) << 20)
+#define SMALL_TRACE 256u
 /* Turns after which a task that polls is taken for one that waits. */
 #define MAX_TURNS 200000u
 #define SETTLE_TURNS 2000u
@@ -467,6 +468,7 @@ static void *sim_world_new(const struct sc_world_config *config, char *why, size
         .stage = &sim_stage_ops,
         .stage_ctx = w->sim,
         .memory_bytes = config->small ? SMALL_RAM_BYTES : RAM_BYTES,
+        .trace_events = config->small ? SMALL_TRACE : 0,
         .sched = {.ctx = w, .now = now, .point = at_point},
         .log = on_log,
         .log_ctx = w,

@@ -81,8 +81,33 @@ local function mapped()
   end
 end
 
+local function every_order()
+  explore {
+    name = "a guest's access against a conversion to private",
+    setup = function()
+      local w = world {}
+      w.vmm:write(3, "three"):expect "0"
+      return { access = w.guest:start("read", 3, 5), convert = w.vmm:start("convert", 3, 1, PRIVATE) }
+    end,
+    ends = function(e)
+      check(e.convert == "0" and (e.access == "0" or e.access == "EXIT_MEMORY_FAULT"), e.state)
+    end,
+  }
+  explore {
+    name = "a guest's access against a conversion to shared",
+    setup = function()
+      local w = world { private = true }
+      return { access = w.guest:start("write", 3, "secret"), convert = w.vmm:start("convert", 3, 1, SHARED) }
+    end,
+    ends = function(e)
+      check(e.convert == "0" and (e.access == "0" or e.access == "EXIT_MEMORY_FAULT"), e.state)
+    end,
+  }
+end
+
 function play()
   if stage == "sim" then
+    every_order()
     to_private()
     to_shared()
     mapped()

@@ -20,4 +20,15 @@ function play()
 
   say "A page of the hypervisor itself cannot be taken: EPERM, and the kernel dies of it."
   w.kern:load_hyp():expect "OOPS"
+
+  say "All orders of the steps of both."
+  explore {
+    name = "two loads of the host's kernel",
+    setup = function()
+      local w = world { private = true }
+      w.guest:write(3, "secret"):expect "0"
+      return { first = w.kern:start("load", 3), second = w.kern:start("load", 3) }
+    end,
+    ends = function(e) check(e.first == "0" and e.second == "0", e.state) end,
+  }
 end
