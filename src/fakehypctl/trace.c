@@ -192,7 +192,8 @@ static void choose(struct events *events, const struct ctl_args *args)
             events->list[nr++] = events->list[i];
     skip = nr > limit && !ctl_given(args, CTL_OPT_SINCE) ? nr - (size_t)limit : 0;
     events->nr = nr > limit ? (size_t)limit : nr;
-    memmove(events->list, events->list + skip, events->nr * sizeof(events->list[0]));
+    if (events->nr)
+        memmove(events->list, events->list + skip, events->nr * sizeof(events->list[0]));
 }
 
 static bool load_from_daemon(struct events *events, const struct ctl_args *args, struct ctl_io *io)
