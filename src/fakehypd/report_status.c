@@ -138,7 +138,6 @@ json_t *report_audit(struct daemon *daemon)
 {
     json_t *problems = json_array();
     struct live_audit checked = {.files = 0};
-    const char *panic = machine_panicked(daemon->machine);
     uint64_t frames = 0;
     unsigned nr;
 
@@ -146,10 +145,6 @@ json_t *report_audit(struct daemon *daemon)
         return NULL;
     nr = machine_audit(daemon->machine, add_problem, problems, &frames);
     nr += live_audit(daemon->live, add_problem, problems, &checked);
-    if (panic) {
-        add_problem(problems, panic);
-        nr++;
-    }
     if (nr > json_array_size(problems)) {
         char text[64];
         snprintf(text, sizeof(text), "and %u more", nr - (unsigned)json_array_size(problems));

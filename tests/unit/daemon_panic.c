@@ -50,6 +50,29 @@ static unsigned times_logged(const char *text)
     return nr;
 }
 
+/* How often the daemon's audit says it. */
+static unsigned times_audited(int sock, const char *text)
+{
+    char what[] = "audit", json[4096];
+    Fakehyp__Query query = FAKEHYP__QUERY__INIT;
+    Fakehyp__Request request = FAKEHYP__REQUEST__INIT;
+    unsigned nr = 0;
+
+    query.what = what;
+    request.id = 77;
+    request.body_case = FAKEHYP__REQUEST__BODY_QUERY;
+    request.query = &query;
+    assert_int_equal(raw_send(sock, &request, NULL, 0), 0);
+    Fakehyp__Reply *reply = raw_receive(sock, NULL);
+    assert_non_null(reply);
+    assert_int_equal(reply->error, 0);
+    snprintf(json, sizeof(json), "%.*s", (int)reply->query->json.len, (const char *)reply->query->json.data);
+    for (const char *at = json; (at = strstr(at, text)); at++)
+        nr++;
+    raw_free(reply);
+    return nr;
+}
+
 static void test_panic_is_told_once(void **state)
 {
     Fakehyp__VmCreate create = FAKEHYP__VM_CREATE__INIT;
@@ -69,6 +92,7 @@ static void test_panic_is_told_once(void **state)
         raw_free(reply);
     }
     assert_int_equal(times_logged("EL2 panic: by way of trial"), 1);
+    assert_int_equal(times_audited(sock, "EL2 panic: by way of trial"), 1);
     close(sock);
 }
 
