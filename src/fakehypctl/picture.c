@@ -82,22 +82,6 @@ void lanes_free(struct lanes *lanes)
 
 /* ---- words ------------------------------------------------------------------------------------------------------ */
 
-static const char *call_name(uint64_t id)
-{
-    switch (id) {
-    case 0xC6000002:
-        return "HYP_MEMINFO";
-    case 0xC6000003:
-        return "MEM_SHARE";
-    case 0xC6000004:
-        return "MEM_UNSHARE";
-    case 0x84000008:
-        return "SYSTEM_OFF";
-    default:
-        return NULL;
-    }
-}
-
 static const char *exit_name(uint64_t reason)
 {
     switch (reason) {
@@ -176,7 +160,7 @@ void event_words(const struct event *event, char *buf, size_t size)
         snprintf(buf, size, "stage-2 abort at GPA 0x%" PRIx64 " (%s)", ev->offset, access);
         break;
     case HOST_EV_guest_call:
-        name = call_name(ev->a0);
+        name = trace_call_name(ev->a0);
         if (name)
             snprintf(buf, size, "%s(0x%" PRIx64 ")", name, ev->a1);
         else

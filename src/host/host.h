@@ -259,7 +259,6 @@ struct gmem_busy {
 /* KVM_SET_MEMORY_ATTRIBUTES2, spec guest_memfd.md 1.3 and 3.2. */
 int gmem_set_attributes2(struct gmem *gmem, const struct gmem_attributes2 *attr, struct caller *caller,
                          struct gmem_busy *busy);
-/* fallocate(2) on a guest_memfd: kvm_gmem_fallocate() behind vfs_fallocate()'s checks. */
 /*
  * KVM_SET_MEMORY_ATTRIBUTES on a VM, which is the interface where its files are tracked there: -ENOTTY otherwise, as
  * gmem_set_attributes2() is then.  Conversions are those of each file that the VM has created and bound in the range,
@@ -267,6 +266,7 @@ int gmem_set_attributes2(struct gmem *gmem, const struct gmem_attributes2 *attr,
  */
 int vm_set_attributes(struct vm *vm, uint64_t address, uint64_t size, uint64_t attributes, uint64_t flags,
                       struct caller *caller, struct gmem_busy *busy);
+/* fallocate(2) on a guest_memfd: kvm_gmem_fallocate() behind vfs_fallocate()'s checks. */
 int gmem_fallocate(struct gmem *gmem, int mode, int64_t offset, int64_t length, struct caller *caller);
 /* Holders of one page, PTEs too; returns how many, fills up to max. */
 unsigned gmem_holders(const struct gmem *gmem, uint64_t index, struct holder_info *out, unsigned max);

@@ -154,7 +154,7 @@ static const char *result(const struct host_event *ev, char *buf, size_t size)
     return buf;
 }
 
-static const char *call_name(uint64_t id)
+const char *trace_call_name(uint64_t id)
 {
     switch (id) {
     case 0xC6000002:
@@ -166,7 +166,7 @@ static const char *call_name(uint64_t id)
     case 0x84000008:
         return "PSCI SYSTEM_OFF";
     default:
-        return "hypercall";
+        return NULL;
     }
 }
 
@@ -208,7 +208,8 @@ size_t trace_describe(const struct trace_entry *e, char *buf, size_t size)
             put(&o, "no memory slot");
         break;
     case HOST_EV_guest_call:
-        put(&o, "guest %s(0x%" PRIx64 ") = %" PRId64, call_name(ev->a0), ev->a1, ev->rc);
+        put(&o, "guest %s(0x%" PRIx64 ") = %" PRId64, trace_call_name(ev->a0) ? trace_call_name(ev->a0) : "hypercall",
+            ev->a1, ev->rc);
         break;
     case HOST_EV_pin:
         put(&o, "pin %" PRIu64 " of [0x%" PRIx64 ", +0x%" PRIx64 ") by pid %u", ev->a1, ev->offset, ev->size, ev->pid);

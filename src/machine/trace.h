@@ -33,6 +33,8 @@ uint64_t trace_next(const struct trace *trace);
 /* The entry with number seq, or the oldest that is kept when it is gone; NULL past the end. */
 const struct trace_entry *trace_get(const struct trace *trace, uint64_t seq);
 const char *trace_event_name(enum host_event_kind kind);
+/* What a guest's function id is called; NULL: it has no name here. */
+const char *trace_call_name(uint64_t id);
 /* Words for people, one line without newline; returns the length. */
 size_t trace_describe(const struct trace_entry *entry, char *buf, size_t size);
 /* One JSON object without newline; none is longer than TRACE_JSON_MAX with its terminating 0. */

@@ -128,15 +128,7 @@ void sc_broken(struct sc_verdict *v, const char *format, ...)
     va_end(args);
 }
 
-/* ---- narration -------------------------------------------------------------------------------------------------- */
-
-struct text {
-    char *buf;
-    size_t size, len;
-};
-
-static void put(struct text *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void put(struct text *t, const char *format, ...)
+void sc_put(struct sc_text *t, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -146,10 +138,12 @@ static void put(struct text *t, const char *format, ...)
         t->len = t->len + (size_t)n < t->size ? t->len + (size_t)n : t->size - 1;
 }
 
-static void put_bytes(struct text *t, const char *bytes, size_t nr)
+/* ---- narration -------------------------------------------------------------------------------------------------- */
+
+static void put_bytes(struct sc_text *t, const char *bytes, size_t nr)
 {
     for (size_t i = 0; i < nr; i++)
-        put(t, "%c", isprint((unsigned char)bytes[i]) ? bytes[i] : '.');
+        sc_put(t, "%c", isprint((unsigned char)bytes[i]) ? bytes[i] : '.');
 }
 
 static int param_named(const struct sc_param *params, unsigned nr, const char *name, size_t len)
@@ -160,37 +154,37 @@ static int param_named(const struct sc_param *params, unsigned nr, const char *n
     return -1;
 }
 
-static void put_number(struct text *t, const char *name, int64_t n)
+static void put_number(struct sc_text *t, const char *name, int64_t n)
 {
     /* Bytes, function ids and flags are known by their digits in hex. */
     bool hex = strstr(name, "_bytes") || !strcmp(name, "number") || !strcmp(name, "attributes") || n > 0xffff;
     if (hex && n >= 0)
-        put(t, "0x%llx", (unsigned long long)n);
+        sc_put(t, "0x%llx", (unsigned long long)n);
     else
-        put(t, "%lld", (long long)n);
+        sc_put(t, "%lld", (long long)n);
 }
 
-static void put_arg(struct text *t, const struct sc_param *p, const struct sc_call *call, unsigned i)
+static void put_arg(struct sc_text *t, const struct sc_param *p, const struct sc_call *call, unsigned i)
 {
     if (p->type == SC_TYPE_TEXT)
         put_bytes(t, call->arg[i].text, strlen(call->arg[i].text));
     else if (p->type == SC_TYPE_ATTR)
-        put(t, "%s", call->arg[i].n == SC_ATTR_PRIVATE ? "private" : "shared");
+        sc_put(t, "%s", call->arg[i].n == SC_ATTR_PRIVATE ? "private" : "shared");
     else
         put_number(t, p->name, call->arg[i].n);
 }
 
-static void put_range(struct text *t, int64_t page, int64_t nr)
+static void put_range(struct sc_text *t, int64_t page, int64_t nr)
 {
     if (nr)
-        put(t, "[%lld,%lld)", (long long)page, (long long)(page + nr));
+        sc_put(t, "[%lld,%lld)", (long long)page, (long long)(page + nr));
     else
-        put(t, "page %lld and all after it", (long long)page);
+        sc_put(t, "page %lld and all after it", (long long)page);
 }
 
 size_t sc_narrate_call(const struct sc_call *call, char *buf, size_t size)
 {
-    struct text t = {buf, size, 0};
+    struct sc_text t = {buf, size, 0};
     struct sc_param params[SC_ARGS];
     unsigned nr = sc_params(call->verb, params);
     const char *s = sc_verbs[call->verb].narration;
@@ -199,7 +193,7 @@ size_t sc_narrate_call(const struct sc_call *call, char *buf, size_t size)
     while (*s) {
         const char *end = *s == '{' ? strchr(s, '}') : NULL;
         if (!end) {
-            put(&t, "%c", *s++);
+            sc_put(&t, "%c", *s++);
             continue;
         }
         const char *plus = memchr(s, '+', (size_t)(end - s));
@@ -214,62 +208,62 @@ size_t sc_narrate_call(const struct sc_call *call, char *buf, size_t size)
     return t.len;
 }
 
-static void put_holders(struct text *t, const struct sc_verdict *v)
+static void put_holders(struct sc_text *t, const struct sc_verdict *v)
 {
     for (unsigned i = 0; i < v->nr_holders && i < 3; i++) {
         const char *kind = v->holders[i].kind, *what = v->holders[i].what, *who = v->holders[i].who;
-        put(t, "%s", i ? "; " : "; held by ");
+        sc_put(t, "%s", i ? "; " : "; held by ");
         if (*who)
-            put(t, "%s: ", who);
-        put(t, "%s%s%s", kind, *kind && *what ? ", " : "", what);
+            sc_put(t, "%s: ", who);
+        sc_put(t, "%s%s%s", kind, *kind && *what ? ", " : "", what);
         if (v->holders[i].count > 1)
-            put(t, " (%u references)", v->holders[i].count);
+            sc_put(t, " (%u references)", v->holders[i].count);
     }
     if (v->nr_holders > 3)
-        put(t, "; and %u more", v->nr_holders - 3);
+        sc_put(t, "; and %u more", v->nr_holders - 3);
 }
 
-static void put_field(struct text *t, unsigned i, const char *name, int64_t value)
+static void put_field(struct sc_text *t, unsigned i, const char *name, int64_t value)
 {
     bool is_none = !strcmp(name, "none");
     if (is_none && !value)
         return;
-    put(t, "%s", i ? ", " : "");
+    sc_put(t, "%s", i ? ", " : "");
     if (is_none)
-        put(t, "NONE_SHARED");
+        sc_put(t, "NONE_SHARED");
     else if (!strcmp(name, "attr"))
-        put(t, "%s", value == SC_ATTR_PRIVATE ? "private" : "shared");
+        sc_put(t, "%s", value == SC_ATTR_PRIVATE ? "private" : "shared");
     else if (!strcmp(name, "pfn"))
-        put(t, "pfn 0x%llx", (unsigned long long)value);
+        sc_put(t, "pfn 0x%llx", (unsigned long long)value);
     else
-        put(t, "%s %lld", name, (long long)value);
+        sc_put(t, "%s %lld", name, (long long)value);
 }
 
 size_t sc_narrate_verdict(const struct sc_call *call, const struct sc_verdict *v, char *buf, size_t size)
 {
-    struct text t = {buf, size, 0};
+    struct sc_text t = {buf, size, 0};
     const char *at = strchr(v->word, '@');
 
     buf[0] = '\0';
     if (*v->broken) {
-        put(&t, "%s", v->broken);
+        sc_put(&t, "%s", v->broken);
         return t.len;
     }
     if (at)
-        put(&t, "%.*s at 0x%llx", (int)(at - v->word), v->word, strtoull(at + 1, NULL, 10) * SC_PAGE);
+        sc_put(&t, "%.*s at 0x%llx", (int)(at - v->word), v->word, strtoull(at + 1, NULL, 10) * SC_PAGE);
     else if (v->nr_fields && !v->rc)
         for (unsigned i = 0; i < v->nr_fields; i++)
             put_field(&t, i, v->fields[i].name, v->fields[i].value);
     else
-        put(&t, "%s", v->word);
+        sc_put(&t, "%s", v->word);
     if (v->nr_bytes) {
         /* What follows the text is the zeroes of a fresh page. */
-        put(&t, ", \"");
+        sc_put(&t, ", \"");
         put_bytes(&t, v->bytes, strnlen(v->bytes, v->nr_bytes));
-        put(&t, "\"");
+        sc_put(&t, "\"");
     }
     put_holders(&t, v);
     if (*v->detail && !v->nr_holders && (v->rc || !strcmp(sc_verbs[call->verb].name, "resume")))
-        put(&t, " (%s)", v->detail);
+        sc_put(&t, " (%s)", v->detail);
     return t.len;
 }

@@ -112,6 +112,13 @@ void sc_broken(struct sc_verdict *v, const char *format, ...) __attribute__((for
 /* NULL: no such field. */
 const int64_t *sc_field_get(const struct sc_verdict *v, const char *name);
 
+/* A text that grows by sc_put(), up to its size: what does not fit is cut off. */
+struct sc_text {
+    char *buf;
+    size_t size, len;
+};
+void sc_put(struct sc_text *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 /* "convert [3,4) to private". */
 size_t sc_narrate_call(const struct sc_call *call, char *buf, size_t size);
 /* "EAGAIN at 0x3000; held by vmm: FOLL_PIN, O_DIRECT read". */

@@ -111,30 +111,14 @@ const char *ex_run_broken(const struct ex_run *run)
     return *run->broken ? run->broken : NULL;
 }
 
-struct text {
-    char *buf;
-    size_t size, len;
-};
-
-static void put(struct text *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void put(struct text *t, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    int n = vsnprintf(t->buf + t->len, t->size - t->len, format, args);
-    va_end(args);
-    if (n > 0)
-        t->len = t->len + (size_t)n < t->size ? t->len + (size_t)n : t->size - 1;
-}
-
-static void put_page(struct text *t, struct sc_sim *w, uint64_t page)
+static void put_page(struct sc_text *t, struct sc_sim *w, uint64_t page)
 {
     struct page_report r;
 
     gmem_page_report(w->file[0].gmem, page, &r);
-    put(t, "%spage %llu %s%s%s ref %llu map %llu", t->len ? "; " : "", (unsigned long long)page,
-        r.private ? "private" : "shared", r.none ? " NONE_SHARED" : "", r.allocated ? "" : " hole",
-        (unsigned long long)r.refcount, (unsigned long long)r.mapcount);
+    sc_put(t, "%spage %llu %s%s%s ref %llu map %llu", t->len ? "; " : "", (unsigned long long)page,
+           r.private ? "private" : "shared", r.none ? " NONE_SHARED" : "", r.allocated ? "" : " hole",
+           (unsigned long long)r.refcount, (unsigned long long)r.mapcount);
 }
 
 static bool about(const struct ex_recipe *r, uint64_t page)
@@ -148,22 +132,22 @@ static bool about(const struct ex_recipe *r, uint64_t page)
 void ex_run_state(struct ex_run *run, char *text, size_t size, sc_report_fn *report, void *ctx)
 {
     const struct ex_recipe *r = run->recipe;
-    struct text t = {text, size, 0};
+    struct sc_text t = {text, size, 0};
     char stuck[300];
-    struct text s = {stuck, sizeof(stuck), 0};
+    struct sc_text s = {stuck, sizeof(stuck), 0};
     unsigned pages = 0;
 
     text[0] = stuck[0] = '\0';
     for (unsigned i = 0; i < r->nr_tasks; i++) {
         const struct sc_verdict *v = ex_run_verdict(run, i);
         if (run->at[i] == SC_OP_ENDED)
-            put(&t, "%s%s %s", t.len ? "; " : "", r->task[i], v->word);
+            sc_put(&t, "%s%s %s", t.len ? "; " : "", r->task[i], v->word);
         else
-            put(&t, "%s%s waits", t.len ? "; " : "", r->task[i]);
+            sc_put(&t, "%s%s waits", t.len ? "; " : "", r->task[i]);
         if (run->at[i] == SC_OP_ENDED && v->nr_bytes)
-            put(&t, " \"%.*s\"", (int)v->nr_bytes, v->bytes);
+            sc_put(&t, " \"%.*s\"", (int)v->nr_bytes, v->bytes);
         if (run->at[i] != SC_OP_ENDED)
-            put(&s, "%s%s waits for ever, after %s", s.len ? ", " : "", r->task[i], sc_sim_stage.where(run->op[i]));
+            sc_put(&s, "%s%s waits for ever, after %s", s.len ? ", " : "", r->task[i], sc_sim_stage.where(run->op[i]));
     }
     for (uint64_t page = 0; page < r->world.pages && pages < EX_MAX_PAGES && run->world->nr_files; page++) {
         if (!about(r, page))
